@@ -1,0 +1,1 @@
+"""Where events come from: client, replay, simulator, data sets."""

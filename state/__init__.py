@@ -1,0 +1,1 @@
+"""What Tidewise knows: keys, packed formats, stores and the lookup client."""

@@ -1,0 +1,75 @@
+"""The key space, in one file. Public views are keyed by user or item alone; private state by its partition.
+
+A hash tag (``{…}``) keeps all private keys of one partition in one Redis Cluster slot, so that a partition's
+head, state and outbox change in one transaction. ``docs/keyspace.md`` documents every key; a test pins the
+exact strings and fails when one is missing there.
+
+Partitions: ``u<p>`` is the shopper side (topic events, partition p), ``i<p>`` the item side (topics
+increments and catalog, partition p).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Keys:
+    """All keys under one prefix."""
+
+    prefix: str = "tidewise"
+
+    # Public views: JSON, one GET.
+    def recs(self, user: str) -> str:
+        """Personal list of a user or anonymous id."""
+        return f"{self.prefix}:recs:{user}"
+
+    def neighbors(self, item: str) -> str:
+        """Similar items."""
+        return f"{self.prefix}:neighbors:{item}"
+
+    def trending(self) -> str:
+        """What is popular now; also the list of a user nobody knows."""
+        return f"{self.prefix}:trending"
+
+    def item(self, item: str) -> str:
+        """What the catalogue says of an item."""
+        return f"{self.prefix}:item:{item}"
+
+    # The deployment.
+    def deployment(self) -> str:
+        """Hash: `partitions`, `signing_key`, `format`."""
+        return f"{self.prefix}:deployment"
+
+    # Private state of a partition.
+    def head(self, part: str) -> str:
+        """Epoch, transaction number and positions."""
+        return f"{self.prefix}:{{{part}}}:head"
+
+    def outbox(self, part: str) -> str:
+        """What the newest transaction publishes."""
+        return f"{self.prefix}:{{{part}}}:outbox"
+
+    def meta(self, part: str) -> str:
+        """Watermark, counters, decision hash, last source position of each sender."""
+        return f"{self.prefix}:{{{part}}}:meta"
+
+    def user(self, part: str, user: str) -> str:
+        """History, interest vector, last ids."""
+        return f"{self.prefix}:{{{part}}}:user:{user}"
+
+    def engagement(self, part: str, user: str) -> str:
+        """Cart, consent, timers, counters: only users who have any."""
+        return f"{self.prefix}:{{{part}}}:engagement:{user}"
+
+    def timers(self, part: str) -> str:
+        """Hash: user → when his next timer is due."""
+        return f"{self.prefix}:{{{part}}}:timers"
+
+    def row(self, part: str, item: str) -> str:
+        """Co-occurrence row, sums and popularity of an item."""
+        return f"{self.prefix}:{{{part}}}:row:{item}"
+
+    def catalog(self, part: str, item: str) -> str:
+        """The newest catalogue event of an item."""
+        return f"{self.prefix}:{{{part}}}:catalog:{item}"

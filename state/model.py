@@ -1,0 +1,131 @@
+"""The closed set of writes, the head of a partition, and the versions of views: data, not calls. Pure."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Set a key to bytes."""
+
+    key: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a key."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutField:
+    """Set a field of a hash."""
+
+    key: str
+    field: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteField:
+    """Remove a field of a hash."""
+
+    key: str
+    field: str
+
+
+Write = Put | Delete | PutField | DeleteField
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A public answer. It replaces only an older one: ``value`` starts with ``{"version":"<version>"``.
+
+    ``expires_s`` > 0 makes a tombstone that ends by itself.
+    """
+
+    key: str
+    value: bytes
+    expires_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Epoch:
+    """Who owns a partition: the term grows with every owner, the random part tells two of one term apart."""
+
+    term: int
+    random: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the next record of one topic is, and what the record before it was (0 when unknown).
+
+    ``time_ms`` and ``crc`` are of the record just before ``offset``: a log made anew does not hold it.
+    """
+
+    offset: int
+    time_ms: int = 0
+    crc: int = 0
+
+
+_HEAD = struct.Struct("<BxHQQQ")
+_POSITION = struct.Struct("<qqI")
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a partition: its owner's epoch, the number of its newest transaction, its positions by topic.
+
+    Packed little-endian: format u8, pad, topics u16, term u64, random u64, n u64; then per topic, by name:
+    length u16, name, offset i64, time_ms i64, crc u32.
+    """
+
+    epoch: Epoch
+    n: int = 0
+    positions: dict[str, Position] = field(default_factory=dict)
+
+    def pack(self) -> bytes:
+        """The bytes in the store. Equal heads give equal bytes."""
+        parts = [_HEAD.pack(_FORMAT, len(self.positions), self.epoch.term, self.epoch.random, self.n)]
+        for topic, at in sorted(self.positions.items()):
+            name = topic.encode()
+            parts += [struct.pack("<H", len(name)), name, _POSITION.pack(at.offset, at.time_ms, at.crc)]
+        return b"".join(parts)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Head:
+        """Read a head. Raises ValueError on an unknown format."""
+        layout, count, term, random, n = _HEAD.unpack_from(data)
+        if layout != _FORMAT:
+            raise ValueError(
+                f"head has format {layout}, this version reads {_FORMAT}: upgrade Tidewise or use another prefix"
+            )
+        at, positions = _HEAD.size, {}
+        for _ in range(count):
+            (length,) = struct.unpack_from("<H", data, at)
+            name = data[at + 2 : at + 2 + length].decode()
+            at += 2 + length
+            positions[name] = Position(*_POSITION.unpack_from(data, at))
+            at += _POSITION.size
+        return cls(Epoch(term, random), n, positions)
+
+    def next(self, positions: dict[str, Position]) -> Head:
+        """The head of the next transaction."""
+        return replace(self, n=self.n + 1, positions=self.positions | positions)
+
+
+def version(term: int, n: int) -> str:
+    """The version of a view: fixed width, so that text order is version order."""
+    return f"{term:015d}-{n:012d}"
+
+
+VERSION_LENGTH = 28
+"""Characters of a version."""
+VERSION_START = len('{"version":"')
+"""Where the version starts in the bytes of a view."""

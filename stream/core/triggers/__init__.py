@@ -1,0 +1,1 @@
+"""Engagement triggers: small state machines in event time."""

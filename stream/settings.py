@@ -1,0 +1,217 @@
+"""Every setting of Tidewise, declared once: environment variables ``TIDEWISE_*`` and one TOML file.
+
+Order of precedence: arguments, environment, the TOML file named by ``TIDEWISE_CONFIG`` (default
+``tidewise.toml`` in the working directory, if it exists), defaults. Units stand in the names.
+``docs/settings.md`` lists them all; a test fails when one is missing there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+DAY_S = 86_400.0
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults. Unknown names in the TOML file are refused."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEWISE_", extra="forbid", frozen=True)
+
+    # Where the broker and the store are
+    broker_url: str = Field(
+        "kafka://localhost:9092", description="Kafka bootstrap address: kafka://host:port[,host:port]."
+    )
+    store_url: str = Field("redis://localhost:6379/0", description="Redis or Valkey URL.")
+    prefix: str = Field(
+        "tidewise",
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="First part of every key in the store and of the consumer group.",
+    )
+    topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9_.-]*$", description="Put before every topic name.")
+    partitions: int = Field(
+        4,
+        ge=1,
+        le=1024,
+        description="Partitions of every topic. Recorded in the store; another number is refused there.",
+    )
+    replication: int = Field(1, ge=1, description="Replication factor used by `tidewise topics create`.")
+    transport: Literal["bundles", "stock"] = Field(
+        "bundles",
+        description="Faust transport: `bundles` hands a whole poll over as one message, `stock` is Faust's own.",
+    )
+    signing_key: str | None = Field(
+        None, description="Key that signs ticks and mail; made once in the store when unset."
+    )
+    stop_within_s: float = Field(
+        10.0, gt=0, description="After SIGTERM the worker ends within this time, whatever its state."
+    )
+    connect_timeout_s: float = Field(
+        5.0, gt=0, description="Deadline of one attempt to reach the broker or the store."
+    )
+    store_timeout_s: float = Field(
+        5.0, gt=0, description="Deadline of one trip to the store; kept well under the session timeout."
+    )
+    session_timeout_s: float = Field(30.0, gt=0, description="Kafka consumer session timeout.")
+    rebalance_timeout_s: float = Field(30.0, gt=0, description="Kafka rebalance timeout.")
+    heartbeat_s: float = Field(3.0, gt=0, description="Kafka heartbeat interval.")
+
+    # Batches and bounds
+    batch_events: int = Field(
+        2000, ge=1, le=20_000, description="Most events of one partition in one transaction."
+    )
+    poll_records: int = Field(2000, ge=1, description="Most records in one poll of the broker.")
+    cached_users: int = Field(
+        100_000, ge=1000, description="Users a worker keeps in memory (about 1.7 kB each)."
+    )
+    max_message_bytes: int = Field(
+        1_048_576,
+        ge=1024,
+        description="Largest event message; `dead-letters` and its producer take twice as much.",
+    )
+    max_batch_events: int = Field(
+        5000, ge=1, description="Most events in one JSON array; a longer array is refused."
+    )
+    max_event_items: int = Field(500, ge=1, description="Most items in one event; a longer list is refused.")
+    max_id_length: int = Field(
+        256, ge=8, description="Longest user, item, session or event id, in characters."
+    )
+    future_tolerance_s: float = Field(
+        300.0, ge=0, description="An event dated later than its receipt by more goes to dead letters."
+    )
+    lateness_s: float = Field(
+        2.0, ge=0, description="Allowed lateness: the watermark trails the newest event by this much."
+    )
+    dedupe_ids: int = Field(
+        16, ge=0, le=64, description="Event ids remembered a user, to drop repeats (8 bytes each)."
+    )
+
+    # Counting
+    event_weights: dict[str, float] = Field(
+        default_factory=lambda: dict(EVENT_WEIGHTS),
+        description="Weight of an event type in the counts; types not listed weigh `other`. Multiples of 1/8, at most 16; 0 = not counted.",
+    )
+    window: int = Field(
+        10, ge=1, le=64, description="W: an interaction pairs with this many of the user's before it."
+    )
+    gap_exponent: float = Field(0.5, ge=0, description="g: a pair `gap` interactions apart weighs gap^−g.")
+    backward: float = Field(
+        0.2, ge=0, le=1, description="β: weight of the backward pair, relative to the forward one."
+    )
+    half_life_s: float = Field(
+        90 * DAY_S, ge=60, description="Half-life of co-occurrence counts, in seconds of event time."
+    )
+    row_pairs: int = Field(
+        192,
+        ge=50,
+        le=192,
+        description="M: a row of more than 256 pairs is cut to its M heaviest (16 bytes each).",
+    )
+    neighbors: int = Field(50, ge=20, le=50, description="K: neighbours kept ranked an item (12 bytes each).")
+    similarity_row_exponent: float = Field(0.9, description="a in C^p / ((n_i + d)^a · n_j^b).")
+    similarity_damping: float = Field(100.0, ge=0, description="d in C^p / ((n_i + d)^a · n_j^b).")
+    similarity_column_exponent: float = Field(0.15, description="b in C^p / ((n_i + d)^a · n_j^b).")
+    similarity_power: float = Field(1.15, gt=0, description="p in C^p / ((n_i + d)^a · n_j^b).")
+
+    # Users and lists
+    history: int = Field(64, ge=16, le=256, description="L: interactions kept a user (13 bytes each).")
+    interest_items: int = Field(
+        32, ge=8, le=128, description="Entries kept of a user's interest vector, with slack to twice as many."
+    )
+    interest_half_life_s: float = Field(30 * DAY_S, ge=60, description="Half-life of the interest vector.")
+    profile_items: int = Field(
+        10, ge=1, le=32, description="n: distinct newest items of a history that a list is made from."
+    )
+    profile_discount: float = Field(0.5, gt=0, le=1, description="r: the k-th newest item counts r^k.")
+    list_items: int = Field(20, ge=1, le=50, description="Items in a published list.")
+    exclude_bought_s: float = Field(
+        30 * DAY_S, ge=0, description="Items bought within this time are not recommended again. Groceries: 0."
+    )
+    trending_half_life_s: float = Field(
+        DAY_S, ge=3600, description="Half-life of popularity in `trending` (72 hourly buckets)."
+    )
+    publish_s: float = Field(
+        0.1, ge=0.01, description="Changed neighbour lists are gathered this long, then published once."
+    )
+    checkpoint_s: float = Field(
+        1.0, ge=0.05, description="Rows and positions are written to the store this often."
+    )
+    trending_s: float = Field(1.0, ge=0.1, description="`trending` is refreshed this often.")
+
+    # Engagement
+    cart_enabled: bool = Field(True, description="The default campaign `abandoned-cart` is on.")
+    cart_after_s: list[float] = Field(
+        default_factory=lambda: [45 * 60.0, DAY_S],
+        description="Abandoned cart: delays after the last cart change.",
+    )
+    cart_rest_s: float = Field(
+        7 * DAY_S, ge=0, description="Abandoned cart: rest after the last nudge of a sequence."
+    )
+    nudge_expiry_s: float = Field(
+        DAY_S, ge=0, description="A nudge received this long after it was due is suppressed."
+    )
+    cap_day: int = Field(1, ge=0, description="Nudges a user and channel in any rolling 24 hours.")
+    cap_week: int = Field(3, ge=0, description="Nudges a user and channel in any rolling 7 days.")
+    quiet_from: str = Field(
+        "21:00", pattern=r"^\d\d:\d\d$", description="Start of quiet hours in the user's zone."
+    )
+    quiet_until: str = Field(
+        "09:00", pattern=r"^\d\d:\d\d$", description="End of quiet hours in the user's zone."
+    )
+    holdout_percent: float = Field(
+        0.0, ge=0, le=100, description="Share of users who never get a nudge, to measure lift."
+    )
+    holdout_salt: str = Field("tidewise", description="Salt of the holdout's hash.")
+    tick_live_s: float = Field(
+        3600.0, ge=0, description="Ticks are sent only while the newest event was this fresh when received."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then the TOML file."""
+        path = Path(os.environ.get("TIDEWISE_CONFIG", "tidewise.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    @property
+    def bootstrap(self) -> str:
+        """The broker address without its scheme, as aiokafka wants it."""
+        return self.broker_url.removeprefix("kafka://")
+
+    @property
+    def group(self) -> str:
+        """The consumer group of the workers."""
+        return f"{self.prefix}-worker"
+
+
+EVENT_WEIGHTS = {
+    "view_item": 1.0,
+    "select_item": 1.0,
+    "add_to_cart": 2.0,
+    "add_to_wishlist": 2.0,
+    "purchase": 4.0,
+    "rate": 1.0,
+    "share": 1.0,
+    "recommendation_clicked": 1.0,
+    "begin_checkout": 0.0,
+    "remove_from_cart": 0.0,
+    "refund": 0.0,
+    "recommendation_shown": 0.0,
+    "other": 1.0,
+}
+"""Default weights. Types that carry no item (search, consent, …) have nothing to count."""
