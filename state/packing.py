@@ -1,0 +1,181 @@
+"""The packed user, format 1: private bytes behind the key `user`. Pure: numpy in, bytes out.
+
+Little-endian, in words of 8 bytes, so that many users are packed as one matrix of words and one mask. Items
+stand as 64-bit hashes, for local ids mean nothing outside a process. ``docs/keyspace.md`` shows the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.weights import PERIOD
+
+Bool = NDArray[np.bool_]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+T = TypeVar("T", bound=np.generic)
+
+USER_FORMAT = 1
+"""First byte of a packed user."""
+
+_HEADER = np.dtype(
+    [
+        ("format", "u1"),
+        ("ids", "u1"),
+        ("history", "<u2"),
+        ("interest", "<u2"),
+        ("zero", "<u2"),
+        ("seen", "<u4"),
+        ("added", "<u4"),
+        ("base", "<i8"),
+        ("newest", "<i8"),
+    ]
+)
+_WORD = 8
+_HEADER_WORDS = _HEADER.itemsize // _WORD
+
+
+@dataclass(frozen=True, slots=True)
+class UserColumns:
+    """U users as they are packed. Histories and ids end at the right edge, interest begins at the left.
+
+    ``seen``, ``added``, ``base``, ``newest`` [U]; ``history`` [U, L] hashes with ``times`` [U, L] seconds and
+    ``kinds`` [U, L], of which the last ``n_history`` [U] count (the rest of times and kinds is 0);
+    ``interest`` [U, M] hashes with ``weights`` [U, M], of which the first ``n_interest`` [U] count;
+    ``ids`` [U, D], 0 where there is none.
+    """
+
+    seen: I64
+    added: I64
+    base: I64
+    newest: I64
+    n_history: I64
+    history: U64
+    times: U32
+    kinds: U8
+    n_interest: I64
+    interest: U64
+    weights: I64
+    ids: U64
+
+
+def pack_users(users: UserColumns) -> list[bytes]:
+    """One blob a user: 32 bytes, 13 an interaction, 16 an interest entry, 8 an id; parts filled up to words.
+
+    Equal users give equal bytes. ~0.6 µs a user with full bounds.
+    """
+    n_ids = np.count_nonzero(users.ids, axis=1)
+    parts = [
+        _header(users, n_ids),
+        users.history,
+        users.interest,
+        users.weights.view(np.uint64),
+        users.ids,
+        _as_words(users.times),
+        _as_words(users.kinds),
+    ]
+    mask = _mask([part.shape[1] for part in parts], users.n_history, users.n_interest, n_ids)
+    data = np.concatenate(parts, axis=1)[mask].tobytes()
+    ends = (np.cumsum(mask.sum(axis=1)) * _WORD).tolist()
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
+    """The inverse of `pack_users`; the parts are as wide as the longest user needs.
+
+    Raises ValueError on an unknown format and on bytes that do not have the length their header says.
+    """
+    head = np.frombuffer(b"".join(blob[: _HEADER.itemsize] for blob in blobs), dtype=_HEADER)
+    if (strange := head["format"][head["format"] != USER_FORMAT]).size:
+        raise ValueError(
+            f"user has format {strange[0]}, not {USER_FORMAT}: upgrade Tidewise or use another prefix"
+        )
+    n_history, n_interest, n_ids = (head[name].astype(np.int64) for name in ("history", "interest", "ids"))
+    long, wide, marks = (int(n.max(initial=0)) for n in (n_history, n_interest, n_ids))
+    widths = [_HEADER_WORDS, long, wide, wide, marks, -(-long // 2), -(-long // 8)]
+    mask = _mask(widths, n_history, n_interest, n_ids)
+    if (mask.sum(axis=1) * _WORD != [len(blob) for blob in blobs]).any():
+        raise ValueError("a packed user is not as long as its header says: the stored bytes are damaged")
+    words = np.zeros(mask.shape, dtype=np.uint64)
+    words[mask] = np.frombuffer(b"".join(blobs), dtype=np.uint64)
+    _, history, interest, weights, ids, times, kinds = np.split(words, np.cumsum(widths)[:-1], axis=1)
+    return UserColumns(
+        head["seen"].astype(np.int64),
+        head["added"].astype(np.int64),
+        head["base"].astype(np.int64),
+        head["newest"].astype(np.int64),
+        n_history,
+        history,
+        _from_words(times, np.dtype(np.uint32), long),
+        _from_words(kinds, np.dtype(np.uint8), long),
+        n_interest,
+        interest,
+        weights.view(np.int64),
+        ids,
+    )
+
+
+def digest_fields(blob: bytes) -> bytes:
+    """What `digest` covers of a packed user: all but the ids, in a form that is one for equal sums.
+
+    Interest entries are sorted by hash; weights and base are reduced by the landmark periods that all weights
+    can be divided by, so that equal sums relative to different bases give equal bytes.
+    """
+    user = unpack_users([blob])
+    order = np.argsort(user.interest[0])
+    weights = user.weights[0][order]
+    together = int(np.bitwise_or.reduce(weights))
+    spare = ((together & -together).bit_length() - 1) // PERIOD if together else 0
+    base = user.base + spare if together else user.base * 0
+    parts = (user.seen, user.added, base, user.newest, user.n_history, user.history, user.times, user.kinds)
+    return b"".join(part.tobytes() for part in (*parts, user.interest[0][order], weights >> (PERIOD * spare)))
+
+
+def _header(users: UserColumns, n_ids: I64) -> U64:
+    head = np.zeros(len(users.seen), dtype=_HEADER)
+    head["format"] = USER_FORMAT
+    head["ids"], head["history"], head["interest"] = n_ids, users.n_history, users.n_interest
+    head["seen"], head["added"] = users.seen, users.added
+    head["base"], head["newest"] = users.base, users.newest
+    return head.view(np.uint64).reshape(len(head), _HEADER_WORDS)
+
+
+def _mask(widths: Sequence[int], n_history: I64, n_interest: I64, n_ids: I64) -> Bool:
+    """Which words of the matrix [U, Σ widths] belong to a user: [U, Σ widths]."""
+    ends = np.array([True, True, False, False, True, True, True])
+    used = np.stack(
+        [
+            np.full_like(n_ids, _HEADER_WORDS),
+            n_history,
+            n_interest,
+            n_interest,
+            n_ids,
+            (n_history + 1) // 2,
+            (n_history + 7) // 8,
+        ],
+        axis=1,
+    )
+    # A part that ends at its right edge counts its columns from there, the others from the left.
+    columns = [np.arange(w)[::-1] if end else np.arange(w) for w, end in zip(widths, ends, strict=True)]
+    return np.concatenate(
+        [column < used[:, at, None] for at, column in enumerate(columns)], axis=1, dtype=np.bool_
+    )
+
+
+def _as_words(part: U32 | U8) -> U64:
+    """[U, n] small numbers as [U, ⌈n·size/8⌉] words, filled with zeros in front."""
+    lack = -part.shape[1] % (_WORD // part.itemsize)
+    full = np.pad(part, ((0, 0), (lack, 0))) if lack else np.ascontiguousarray(part)
+    return full.view(np.uint64)
+
+
+def _from_words(words: U64, dtype: np.dtype[T], width: int) -> NDArray[T]:
+    part = np.ascontiguousarray(words).view(dtype)
+    return part[:, part.shape[1] - width :]

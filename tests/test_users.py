@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.core.items import Items
+from stream.core.users import (
+    Bounds,
+    Rows,
+    UserTable,
+    advance,
+    bought,
+    fresh,
+    pack,
+    profile,
+    tail,
+    unpack,
+)
+from stream.core.weights import Decay
+
+BOUNDS = Bounds(history=16, interest=8, ids=4)
+DECAY = Decay(60_000)
+START_MS = 1_700_000_000_000
+PURCHASE = 7
+ITEMS = Items()
+ITEMS.ids([f"item {i}" for i in range(400)])
+
+Event = tuple[int, int, int, list[tuple[int, int, int]]]  # row, id, time_ms, [(item, kind, units)]
+
+
+def batch(rows: Rows, events: Sequence[Event]) -> tuple[list[bool], Rows]:
+    """What a worker does with a batch: drop repeats, then count the interactions of the others."""
+    user = np.array([event[0] for event in events], dtype=np.int64)
+    kept, rows = fresh(rows, user, np.array([event[1] for event in events], dtype=np.uint64))
+    lines = [
+        (row, *line, time_ms)
+        for (row, _, time_ms, lines), keep in zip(events, kept, strict=True)
+        for line in lines
+        if keep
+    ]
+    row, item, kind, units, time_ms = np.array(lines, dtype=np.int64).reshape(len(lines), 5).T
+    hashes = ITEMS.hashes
+    return kept.tolist(), advance(
+        rows, row, item.astype(np.int32), kind.astype(np.uint8), time_ms, units, DECAY, hashes
+    )
+
+
+def one_by_one(rows: Rows, events: Sequence[Event]) -> tuple[list[bool], Rows]:
+    kept = []
+    for event in events:
+        keep, rows = batch(rows, [event])
+        kept += keep
+    return kept, rows
+
+
+def equal(a: Rows, b: Rows) -> bool:
+    return pack(a, ITEMS) == pack(b, ITEMS)
+
+
+lines = st.lists(st.tuples(st.integers(0, 30), st.integers(5, 8), st.sampled_from([0, 8, 32])), max_size=4)
+streams = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(-500_000, 900_000), lines), max_size=60
+).map(lambda events: [(row, key, START_MS + time, lines) for row, key, time, lines in events])
+
+
+@settings(deadline=None, max_examples=100)
+@given(streams, st.lists(st.integers(0, 1000), max_size=5))
+def test_any_batch_cut_is_one_by_one(events: list[Event], cuts: list[int]) -> None:
+    expected, alone = one_by_one(Rows.blank(4, BOUNDS), events)
+    rows, kept = Rows.blank(4, BOUNDS), []
+    edges = [0, *sorted(c % (len(events) + 1) for c in cuts), len(events)]
+    for start, end in pairwise(edges):
+        keep, rows = batch(rows, events[start:end])
+        kept += keep
+    assert kept == expected
+    assert equal(rows, alone)
+
+
+@settings(deadline=None, max_examples=100)
+@given(streams)
+def test_batch_is_the_oracle(events: list[Event]) -> None:
+    windows: list[deque[int]] = [deque(maxlen=BOUNDS.ids) for _ in range(4)]
+    histories: list[list[tuple[int, int, int]]] = [[] for _ in range(4)]
+    newest, kept = [0] * 4, []
+    for row, key, time_ms, lines in events:
+        kept.append(key == 0 or key not in windows[row])
+        if not kept[-1]:
+            continue
+        if key:
+            windows[row].append(key)
+        histories[row] += [(item, time_ms // 1000, kind) for item, kind, _ in lines]
+        newest[row] = max([newest[row], *(time_ms for _ in lines)])
+    got, rows = batch(Rows.blank(4, BOUNDS), events)
+    assert got == kept
+    for row in range(4):
+        last = histories[row][-BOUNDS.history :]
+        held = slice(BOUNDS.history - len(last), None)
+        columns = (rows.item[row, held], rows.time[row, held], rows.kind[row, held])
+        assert list(zip(*(c.tolist() for c in columns), strict=True)) == last
+        assert (rows.item[row, : held.start] == -1).all()
+        assert (rows.seen[row], rows.newest[row]) == (len(histories[row]), newest[row])
+        assert rows.ids[row].tolist() == [0] * (BOUNDS.ids - len(windows[row])) + list(windows[row])
+
+
+@settings(deadline=None, max_examples=50)
+@given(streams)
+def test_users_do_not_touch_each_other(events: list[Event]) -> None:
+    _, together = batch(Rows.blank(4, BOUNDS), events)
+    for row in range(4):
+        mine = [(0, *event[1:]) for event in events if event[0] == row]
+        _, alone = batch(Rows.blank(1, BOUNDS), mine)
+        assert equal(alone, together.take(np.array([row])))
+
+
+def test_hot_user_in_one_batch() -> None:
+    rng = np.random.default_rng(3)
+    events: list[Event] = [
+        (int(rng.random() < 0.2), i // 2 + 1, START_MS + i * 997, [(int(rng.integers(0, 300)), 5, 8)])
+        for i in range(700)
+    ]
+    expected, alone = one_by_one(Rows.blank(2, BOUNDS), events)
+    kept, rows = batch(Rows.blank(2, BOUNDS), events)
+    assert kept == expected and not all(kept)
+    assert equal(rows, alone)
+
+
+def test_update_is_pure() -> None:
+    _, old = batch(Rows.blank(1, BOUNDS), [(0, 1, START_MS, [(1, 5, 8), (2, 5, 8)])])
+    before = old.take(np.array([0]))
+    batch(old, [(0, i, START_MS + 10**9, [(i, 5, 8)]) for i in range(2, 40)])
+    assert equal(old, before)
+
+
+def test_id_is_forgotten_after_d_others() -> None:
+    def ids(*keys: int) -> list[bool]:
+        return batch(Rows.blank(1, BOUNDS), [(0, key, START_MS, []) for key in keys])[0]
+
+    assert ids(1, 1, 0, 0, 2, 1) == [True, False, True, True, True, False]
+    assert ids(1, 2, 3, 4, 1, 5, 1) == [True] * 4 + [False, True, True]
+
+
+def test_no_window_means_no_repeats() -> None:
+    rows = Rows.blank(1, Bounds(ids=0))
+    kept, rows = batch(rows, [(0, 9, START_MS, [(1, 5, 8)])] * 3)
+    assert kept == [True] * 3 and rows.seen.tolist() == [3]
+    assert equal(unpack(pack(rows, ITEMS), ITEMS, Bounds(ids=0)), rows)
+
+
+def test_the_same_id_of_two_users_is_no_repeat() -> None:
+    kept, _ = batch(Rows.blank(2, BOUNDS), [(0, 9, START_MS, []), (1, 9, START_MS, [])])
+    assert kept == [True, True]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=30), min_size=1, max_size=4), st.integers(1, 20))
+def test_tail_and_profile(histories: list[list[int]], n: int) -> None:
+    events: list[Event] = [
+        (row, 0, START_MS, [(item, 5, 8) for item in history]) for row, history in enumerate(histories)
+    ]
+    _, rows = batch(Rows.blank(len(histories), BOUNDS), events)
+    for row, history in enumerate(histories):
+        held = history[-BOUNDS.history :]
+        last = held[-n:]
+        assert tail(rows, n)[row].tolist() == [-1] * (n - len(last)) + last
+        distinct = list(dict.fromkeys(reversed(held)))[:n]
+        assert profile(rows, n)[row].tolist() == distinct + [-1] * (n - len(distinct))
+
+
+def test_profile_looks_through_the_whole_history() -> None:
+    history = [3, 2, *[1] * 13]
+    _, rows = batch(Rows.blank(1, BOUNDS), [(0, 0, START_MS, [(item, 5, 8) for item in history])])
+    assert profile(rows, 3).tolist() == [[1, 2, 3]]
+
+
+def test_bought() -> None:
+    second = START_MS // 1000
+    events: list[Event] = [
+        (0, 0, START_MS, [(1, PURCHASE, 8), (2, 5, 8)]),
+        (1, 0, START_MS + 5000, [(3, PURCHASE, 8), (3, PURCHASE, 8)]),
+        (0, 0, START_MS + 9000, [(4, PURCHASE, 8)]),
+    ]
+    _, rows = batch(Rows.blank(3, BOUNDS), events)
+
+    def found(since: np.ndarray[tuple[int], np.dtype[np.int64]] | int) -> list[tuple[int, int]]:
+        row, item = bought(rows, PURCHASE, since)
+        return list(zip(row.tolist(), item.tolist(), strict=True))
+
+    assert found(second - 1) == [(0, 1), (0, 4), (1, 3), (1, 3)]
+    assert found(second) == [(0, 4), (1, 3), (1, 3)]
+    assert found(np.array([second + 9, second, 0])) == [(1, 3), (1, 3)]
+    # Nothing before the oldest interaction counts as bought, whatever code purchases have.
+    assert bought(rows, 0, -1)[0].size == 0
+
+
+def busy(users: int, events: int, seed: int = 1) -> Rows:
+    rng = np.random.default_rng(seed)
+    stream: list[Event] = [
+        (
+            int(rng.integers(0, users)),
+            i + 1,
+            START_MS + i * 5000,
+            [(int(rng.integers(0, 60)), int(rng.integers(1, 9)), 8)],
+        )
+        for i in range(events)
+    ]
+    return batch(Rows.blank(users, BOUNDS), stream)[1]
+
+
+def test_pack_and_unpack_in_another_process() -> None:
+    rows = busy(40, 1500)
+    blobs = pack(rows, ITEMS)
+    others = Items()
+    others.ids(["something else", "item 17", "item 3"])
+    again = unpack(blobs, others, BOUNDS)
+    assert pack(again, others) == blobs
+    others.add_all([f"item {i}" for i in range(60)])
+    assert [others.name(i) for i in tail(again, 1)[:, 0]] == [ITEMS.name(i) for i in tail(rows, 1)[:, 0]]
+
+
+def test_a_user_goes_on_from_the_store_as_from_memory() -> None:
+    rows = busy(10, 400)
+    more: list[Event] = [(i % 10, 390 + i, START_MS + 10**7, [(i % 70, 5, 8)]) for i in range(200)]
+    assert equal(batch(rows, more)[1], batch(unpack(pack(rows, ITEMS), ITEMS, BOUNDS), more)[1])
+
+
+def test_blank_users_pack_without_items() -> None:
+    blobs = pack(Rows.blank(3, BOUNDS), Items())
+    assert len(set(blobs)) == 1 and len(blobs[0]) == 32
+    assert len(unpack(blobs, Items(), BOUNDS)) == 3
+
+
+@pytest.mark.parametrize("bounds", [Bounds(5, 3, 2), Bounds(33, 20, 9)])
+def test_other_bounds_cut_or_make_room(bounds: Bounds) -> None:
+    rows = busy(10, 1000)
+    other = unpack(pack(rows, ITEMS), ITEMS, bounds)
+    width = min(bounds.history, BOUNDS.history)
+    assert (tail(other, width) == tail(rows, width)).all()
+    assert (
+        (other.interest.item >= 0).sum(axis=1) <= bounds.interest + rows.interest.added % bounds.interest
+    ).all()
+    assert (other.ids[:, -2:] == rows.ids[:, -2:]).all()
+    grown = batch(other, [(i % 10, i, START_MS + 10**8, [(i % 90, 5, 8)]) for i in range(1, 400)])[1]
+    assert (grown.interest.item[:, 0] >= 0).all()
+
+
+def test_default_bounds_take_the_declared_memory() -> None:
+    rows = Rows.blank(1000, Bounds())
+    columns: list[np.ndarray[Any, np.dtype[Any]]] = [
+        rows.item,
+        rows.time,
+        rows.kind,
+        rows.seen,
+        rows.newest,
+        rows.ids,
+    ]
+    columns += [rows.interest.item, rows.interest.weight, rows.interest.added, rows.interest.base]
+    assert sum(column.nbytes for column in columns) / 1000 <= 1600
+
+
+# The table
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"user {n}" for n in numbers]
+
+
+def test_table_loads_takes_and_puts() -> None:
+    table, rows = UserTable(BOUNDS), busy(5, 300)
+    blobs = pack(rows, ITEMS)
+    assert table.slots(names(0, 1)).tolist() == [-1, -1]
+    slots = table.load(names(0, 1, 2, 3), [blobs[0], None, blobs[2], blobs[3]], ITEMS)
+    assert len(table) == 4 and (table.slots(names(0, 1, 2, 3)) == slots).all()
+    expected = [blobs[0], *pack(Rows.blank(1, BOUNDS), ITEMS), *blobs[2:4]]
+    taken = table.take(slots)
+    assert pack(taken, ITEMS) == expected
+    taken.put(np.array([0]), rows.take(np.array([4])))
+    assert pack(table.take(slots), ITEMS) == expected
+    table.put(slots, taken)
+    assert pack(table.take(slots[::-1]), ITEMS) == [*expected[:0:-1], blobs[4]]
+
+
+def test_table_grows_and_keeps_everyone() -> None:
+    table, blobs = UserTable(BOUNDS), pack(busy(700, 3000), ITEMS)
+    for start in range(0, 700, 100):
+        table.load(names(*range(start, start + 100)), blobs[start : start + 100], ITEMS)
+    assert pack(table.take(table.slots(names(*range(700)))), ITEMS) == blobs
+
+
+def test_table_takes_in_nothing_when_bytes_are_bad() -> None:
+    table = UserTable(BOUNDS)
+    with pytest.raises(ValueError, match="format"):
+        table.load(names(1), [b"\x09" + bytes(31)], ITEMS)
+    assert len(table) == 0 and table.slots(names(1)).tolist() == [-1]
+
+
+def test_trim_drops_the_least_recently_used() -> None:
+    table = UserTable(BOUNDS)
+    for n in range(10):
+        table.load(names(n), [None], ITEMS)
+    table.take(table.slots(names(0, 1)))
+    assert table.trim(10, table.slots([])) == 0
+    assert table.trim(5, table.slots(names(3))) == 5
+    left = [n for n in range(10) if table.slots(names(n))[0] >= 0]
+    assert left == [0, 1, 3, 8, 9]
+    assert table.trim(2, table.slots(names(0, 1, 3))) == 2
+    assert (table.slots(names(0, 1, 3)) >= 0).all() and len(table) == 3
+
+
+def test_freed_slots_are_used_again_without_their_past() -> None:
+    table, blobs = UserTable(BOUNDS), pack(busy(8, 300), ITEMS)
+    table.load(names(*range(8)), blobs, ITEMS)
+    table.trim(4, table.slots([]))
+    slots = table.load(names(*range(20, 24)), [None] * 4, ITEMS)
+    assert slots.max() < 8 and (table.take(slots).seen == 0).all()
+    table.forget(names(20, 99))
+    assert len(table) == 7 and table.slots(names(20))[0] == -1
