@@ -1,0 +1,61 @@
+"""Real servers for tests: one broker and one store a session, and unique prefixes for every test.
+
+The broker is the embedded one, or Apache Kafka when TIDEWISE_TEST_KAFKA=1. Nothing is ever flushed: tests
+share the servers, not the names.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from stream.admin import create_topics
+from stream.embedded import EmbeddedBroker, EmbeddedStore
+from stream.settings import Settings
+from tests.kafka import ApacheKafka
+
+ON_KAFKA = os.environ.get("TIDEWISE_TEST_KAFKA") == "1"
+
+
+@pytest.fixture(scope="session")
+def broker_url() -> Iterator[str]:
+    with ApacheKafka() if ON_KAFKA else EmbeddedBroker() as broker:
+        yield broker.url
+
+
+@pytest.fixture(scope="session")
+def store_url() -> Iterator[str]:
+    with EmbeddedStore() as store:
+        yield store.url
+
+
+@pytest.fixture
+def make_settings(broker_url: str, store_url: str) -> Callable[..., Settings]:
+    """Settings with names of their own at every call; keyword arguments change single settings."""
+
+    def make(**changes: object) -> Settings:
+        name = f"t{secrets.token_hex(5)}"
+        values: dict[str, object] = {
+            "broker_url": broker_url,
+            "store_url": store_url,
+            "prefix": name,
+            "topic_prefix": f"{name}.",
+            "partitions": 4,
+            "session_timeout_s": 6.0,
+            "rebalance_timeout_s": 6.0,
+            "heartbeat_s": 1.0,
+        }
+        return Settings.model_validate(values | changes)  # reads neither environment nor TOML file
+
+    return make
+
+
+@pytest.fixture
+async def settings(make_settings: Callable[..., Settings]) -> Settings:
+    """Settings with names of their own, and all topics made."""
+    made = make_settings()
+    await create_topics(made)
+    return made
