@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -40,6 +41,7 @@ _HEADER = np.dtype(
 )
 _WORD = 8
 _HEADER_WORDS = _HEADER.itemsize // _WORD
+_FROM_LEFT = (2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class UserColumns:
 def pack_users(users: UserColumns) -> list[bytes]:
     """One blob a user: 32 bytes, 13 an interaction, 16 an interest entry, 8 an id; parts filled up to words.
 
-    Equal users give equal bytes. ~0.6 µs a user with full bounds.
+    Equal users give equal bytes. ~1 µs a user with full bounds.
     """
     n_ids = np.count_nonzero(users.ids, axis=1)
     parts = [
@@ -81,9 +83,10 @@ def pack_users(users: UserColumns) -> list[bytes]:
         _as_words(users.times),
         _as_words(users.kinds),
     ]
-    mask = _mask([part.shape[1] for part in parts], users.n_history, users.n_interest, n_ids)
+    lengths = _lengths(users.n_history, users.n_interest, n_ids)
+    mask = _mask([part.shape[1] for part in parts], lengths)
     data = np.concatenate(parts, axis=1)[mask].tobytes()
-    ends = (np.cumsum(mask.sum(axis=1)) * _WORD).tolist()
+    ends = (np.cumsum(lengths.sum(axis=1)) * _WORD).tolist()
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
@@ -100,9 +103,10 @@ def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
     n_history, n_interest, n_ids = (head[name].astype(np.int64) for name in ("history", "interest", "ids"))
     long, wide, marks = (int(n.max(initial=0)) for n in (n_history, n_interest, n_ids))
     widths = [_HEADER_WORDS, long, wide, wide, marks, -(-long // 2), -(-long // 8)]
-    mask = _mask(widths, n_history, n_interest, n_ids)
-    if (mask.sum(axis=1) * _WORD != [len(blob) for blob in blobs]).any():
+    lengths = _lengths(n_history, n_interest, n_ids)
+    if (lengths.sum(axis=1) * _WORD != [len(blob) for blob in blobs]).any():
         raise ValueError("a packed user is not as long as its header says: the stored bytes are damaged")
+    mask = _mask(widths, lengths)
     words = np.zeros(mask.shape, dtype=np.uint64)
     words[mask] = np.frombuffer(b"".join(blobs), dtype=np.uint64)
     _, history, interest, weights, ids, times, kinds = np.split(words, np.cumsum(widths)[:-1], axis=1)
@@ -147,26 +151,24 @@ def _header(users: UserColumns, n_ids: I64) -> U64:
     return head.view(np.uint64).reshape(len(head), _HEADER_WORDS)
 
 
-def _mask(widths: Sequence[int], n_history: I64, n_interest: I64, n_ids: I64) -> Bool:
+def _lengths(n_history: I64, n_interest: I64, n_ids: I64) -> I64:
+    """Words of each part: [U, 7]."""
+    header = np.full_like(n_ids, _HEADER_WORDS)
+    halves, eighths = (n_history + 1) // 2, (n_history + 7) // 8
+    return np.stack([header, n_history, n_interest, n_interest, n_ids, halves, eighths], axis=1)
+
+
+def _mask(widths: Sequence[int], lengths: I64) -> Bool:
     """Which words of the matrix [U, Σ widths] belong to a user: [U, Σ widths]."""
-    ends = np.array([True, True, False, False, True, True, True])
-    used = np.stack(
-        [
-            np.full_like(n_ids, _HEADER_WORDS),
-            n_history,
-            n_interest,
-            n_interest,
-            n_ids,
-            (n_history + 1) // 2,
-            (n_history + 7) // 8,
-        ],
-        axis=1,
-    )
-    # A part that ends at its right edge counts its columns from there, the others from the left.
-    columns = [np.arange(w)[::-1] if end else np.arange(w) for w, end in zip(widths, ends, strict=True)]
-    return np.concatenate(
-        [column < used[:, at, None] for at, column in enumerate(columns)], axis=1, dtype=np.bool_
-    )
+    held = [_edge(width, at in _FROM_LEFT).take(lengths[:, at], axis=0) for at, width in enumerate(widths)]
+    return np.concatenate(held, axis=1)
+
+
+@lru_cache(maxsize=1024)
+def _edge(width: int, left: bool) -> Bool:
+    """Masks [width + 1, width]: row n has the first n columns, or the last. Looking one up beats comparing."""
+    first: Bool = np.tri(width + 1, width, -1, dtype=np.bool_)
+    return first if left else np.ascontiguousarray(first[:, ::-1])
 
 
 def _as_words(part: U32 | U8) -> U64:

@@ -13,9 +13,7 @@ Weights need no ceiling: one is at most 2^26 relative to its base, and ``added``
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,11 +54,12 @@ class Interest:
         """K: entries that stay at a cut."""
         return int(self.item.shape[1]) // 2
 
-    def map(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Interest:
-        """Every array changed alike."""
-        return Interest(change(self.item), change(self.weight), change(self.added), change(self.base))
+    def take(self, at: I64) -> Interest:
+        """A copy of the users ``at`` [n]."""
+        item, weight = self.item.take(at, axis=0), self.weight.take(at, axis=0)
+        return Interest(item, weight, self.added[at], self.base[at])
 
-    def put(self, at: I64, users: Interest) -> None:
+    def put(self, at: I64 | slice, users: Interest) -> None:
         """Overwrite the users ``at`` [n]."""
         self.item[at], self.weight[at] = users.item, users.weight
         self.added[at], self.base[at] = users.added, users.base
@@ -71,7 +70,7 @@ class _Plan:
     """The adding interactions of a batch, by user, then in order; ``round`` [n] is their pass."""
 
     row: I64
-    item: I64
+    item: I32
     weight: I64
     base: I64
     round: I64
@@ -141,7 +140,7 @@ def _plan(old: Interest, row: I64, item: I32, time_ms: I64, units: I64, decay: D
     shifts = PERIOD * (period - base)
     weight = np.where(shifts >= 0, weight << np.maximum(shifts, 0), weight >> np.clip(-shifts, 0, 63))
     cuts = (number + 1) % old.keep == 0
-    return _Plan(row, item.astype(np.int64), weight, base, round_, cuts), old.added + count
+    return _Plan(row, item, weight, base, round_, cuts), old.added + count
 
 
 def _rounds(start: I64, *marks: I64) -> I64:
@@ -179,7 +178,7 @@ def _move_base(new: Interest, row: I64, base: I64) -> None:
         compact(new.item, new.weight, rows, new.weight[rows] > 0)
 
 
-def _merge(new: Interest, row: I64, item: I64, weight: I64) -> None:
+def _merge(new: Interest, row: I64, item: I32, weight: I64) -> None:
     """Add weights to entries, in place; new entries stand behind the others, in order of coming."""
     if not row.size:
         return
@@ -188,14 +187,14 @@ def _merge(new: Interest, row: I64, item: I64, weight: I64) -> None:
     key = key[order]
     start = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
     key, sums = key[start], np.add.reduceat(weight[order], start)
-    row, item = key >> 32, key & _LOW
-    match = new.item[row] == item[:, None]
+    row, item = key >> 32, (key & _LOW).astype(np.int32)
+    match = new.item.take(row, axis=0) == item[:, None]
     place = match.argmax(axis=1)
     fresh = np.flatnonzero(~match[np.arange(len(row)), place])
     # Interactions ascend by row, so their first positions sort new entries by row, then by time of coming.
     fresh = fresh[np.argsort(np.minimum.reduceat(order, start)[fresh])]
     rows = row[fresh]
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    place[fresh] = np.count_nonzero(new.item[rows] >= 0, axis=1) + rank
+    place[fresh] = np.count_nonzero(new.item.take(rows, axis=0) >= 0, axis=1) + rank
     new.item[rows, place[fresh]] = item[fresh]
     new.weight[row, place] += sums
