@@ -166,7 +166,7 @@ def _mask(widths: Sequence[int], lengths: I64) -> Bool:
 
 @lru_cache(maxsize=1024)
 def _edge(width: int, left: bool) -> Bool:
-    """Masks [width + 1, width]: row n has the first n columns, or the last. Looking one up beats comparing."""
+    """Masks [width + 1, width]: row n has the first n columns, or the last. A look-up beats comparing."""
     first: Bool = np.tri(width + 1, width, -1, dtype=np.bool_)
     return first if left else np.ascontiguousarray(first[:, ::-1])
 
