@@ -23,10 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, ClassVar, Self
+from typing import IO, ClassVar, NamedTuple, Self
 
 _HOST = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
@@ -260,3 +261,17 @@ class EmbeddedStore(Server):
             raise _missing(self.name, error) from error
         listen = ["--bind", _HOST, "--port", str(self.port), "--dir", str(folder)]
         return [binary, *listen, "--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
+
+
+class Urls(NamedTuple):
+    """Where the pair of servers is, as the settings take it."""
+
+    broker: str
+    store: str
+
+
+@contextmanager
+def embedded(broker_port: int = 0, store_port: int = 0) -> Iterator[Urls]:
+    """Broker and store together, on these ports or on free ones (0). Raises EmbeddedError."""
+    with EmbeddedBroker(broker_port) as broker, EmbeddedStore(store_port) as store:
+        yield Urls(broker.url, store.url)

@@ -20,6 +20,15 @@ from tests.kafka import ApacheKafka
 ON_KAFKA = os.environ.get("TIDEWISE_TEST_KAFKA") == "1"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of what only Apache Kafka does are left out, not skipped, on the embedded broker."""
+    if ON_KAFKA:
+        return
+    left_out = [item for item in items if item.get_closest_marker("kafka")]
+    items[:] = [item for item in items if not item.get_closest_marker("kafka")]
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def broker_url() -> Iterator[str]:
     with ApacheKafka() if ON_KAFKA else EmbeddedBroker() as broker:

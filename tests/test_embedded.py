@@ -15,7 +15,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from redis.asyncio import Redis
 
-from stream.embedded import EmbeddedBroker, EmbeddedError, EmbeddedStore, Server, free_port
+from stream.embedded import EmbeddedBroker, EmbeddedError, EmbeddedStore, Server, embedded, free_port
 from stream.settings import Settings
 from stream.topics import DEAD_LETTERS
 
@@ -79,6 +79,14 @@ async def test_async_context_manager_and_fixed_port(kind: type[Server]) -> None:
         assert f"127.0.0.1:{port}" in server.url
         assert listens(port)
     assert not listens(port)
+
+
+def test_the_pair_takes_the_ports_it_is_given() -> None:
+    ports = free_port(), free_port()
+    with embedded(*ports) as urls:
+        assert urls == (f"kafka://127.0.0.1:{ports[0]}", f"redis://127.0.0.1:{ports[1]}/0")
+        assert all(listens(port) for port in ports)
+    assert not any(listens(port) for port in ports)
 
 
 @BOTH

