@@ -218,7 +218,8 @@ class EmbeddedBroker(Server):
 
     It speaks Kafka's protocol, but refuses the idempotent producer, takes any topic configuration without
     applying it (it keeps the producer's timestamps and takes messages of any size), makes topics that are
-    merely asked for by name, with 4 partitions, and lets a joining group wait half of the rebalance timeout.
+    merely asked for by name, with 4 partitions, and lets a joining group wait half of the session timeout,
+    or nearly two of them when the group was left empty before.
     """
 
     name = "embedded broker"
