@@ -1,0 +1,242 @@
+"""Everybody's neighbour lists, as a worker follows them: arrays by local item id, ready for ranking. Pure.
+
+Similarity, the damped conditional of directed, decayed co-occurrence counts C(i→j) ("j after i"):
+
+    S(i→j) = C(i→j)^p / ((n_i + d)^a · n_j^b)
+
+with n_i the row sum of i and n_j the column sum of j. The first factor changes only with i's own record
+and is kept ready in ``scores``. The column factor n_j^−b changes with every record of j, so it is kept once
+an item in ``column`` and multiplied in when ranking: the lists then depend on the newest record of each item
+alone, not on the order in which records came (a worker that starts reads half of its lists before it has
+seen their neighbours). A column sum of 0 counts as 1. An item without a record is not shown: neither its name
+nor its stock is known, and its owner is about to publish both.
+
+C and n_i are decayed to the time of i's last event, n_j to that of j's: a column that rested one half-life
+longer is rated 2^−b (10 %) too low.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.items import Items
+from stream.core.neighbor_format import HIDDEN, OUT_OF_STOCK, Records, unpack_records
+from stream.settings import Settings
+
+Bool = NDArray[np.bool_]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
+
+T = TypeVar("T", bound=np.generic)
+
+_HOUR_MS = 3_600_000
+_TINY = np.float32(1e-30)
+_NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """The constants of S: exponents a, b, p and damping d."""
+
+    row_exponent: float = 0.9
+    damping: float = 100.0
+    column_exponent: float = 0.15
+    power: float = 1.15
+
+    @classmethod
+    def of(cls, settings: Settings) -> Similarity:
+        """From the settings."""
+        return cls(
+            settings.similarity_row_exponent,
+            settings.similarity_damping,
+            settings.similarity_column_exponent,
+            settings.similarity_power,
+        )
+
+    def row_part(self, weights: F32, row_sum: F64) -> F32:
+        """C^p / (n_i + d)^a of ``weights`` [r, K] and ``row_sum`` [r]: [r, K], 0 where C is 0."""
+        # The power of 0 would leave the vector instructions.
+        powers = np.power(np.maximum(weights, _TINY), np.float32(self.power))
+        # Without damping a row may sum to 0; all its weights are 0 then.
+        damped = np.maximum(row_sum + self.damping, _TINY)
+        divisor = np.power(damped, -self.row_exponent).astype(np.float32)
+        return np.where(weights > 0, powers * divisor[:, None], np.float32(0))
+
+    def column_part(self, col_sum: F64) -> F32:
+        """n_j^−b of ``col_sum`` [r]: [r], 1 where the sum is 0."""
+        known = np.where(col_sum > 0, col_sum, 1.0)
+        return np.power(known, -self.column_exponent).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What records changed, as local ids.
+
+    ``renewed`` items took a newer record. ``stale`` ones were overwritten by an older record in the topic
+    (a compacted topic keeps the last, not the newest): their owner publishes again. ``flagged`` ones went in
+    or out of stock, or were hidden or shown: lists that hold them are due.
+    """
+
+    renewed: I32
+    stale: list[int]
+    flagged: list[int]
+
+
+class Neighborhood:
+    """Neighbour lists by local item id; the arrays grow by doubling with the dictionary.
+
+    ``cols`` [cap, K] int32 local ids, −1 padded; ``scores`` [cap, K] row parts of S; ``column`` [cap] column
+    part of S, 0 for an item that is not shown; ``blocked`` [cap] hidden or out of stock; ``row_sum``,
+    ``col_sum`` [cap]; ``term``, ``n`` [cap] version (−1 = no record); ``last`` [cap] ms.
+    8·K + 45 bytes an item, and up to 128 of `HashIndex`.
+    """
+
+    def __init__(self, items: Items, neighbors: int = 50, similarity: Similarity | None = None) -> None:
+        self.items = items
+        self.similarity = similarity or Similarity()
+        self.cols: I32 = np.zeros((0, neighbors), dtype=np.int32)
+        self.scores: F32 = np.zeros((0, neighbors), dtype=np.float32)
+        self.column: F32 = np.zeros(0, dtype=np.float32)
+        self.blocked: Bool = np.zeros(0, dtype=np.bool_)
+        self.row_sum: F64 = np.zeros(0)
+        self.col_sum: F64 = np.zeros(0)
+        self.term: I64 = np.zeros(0, dtype=np.int64)
+        self.n: I64 = np.zeros(0, dtype=np.int64)
+        self.last: I64 = np.zeros(0, dtype=np.int64)
+        self._newest = _NEVER
+        self._index = HashIndex(items)
+        self.reserve()
+
+    @classmethod
+    def of(cls, items: Items, settings: Settings) -> Neighborhood:
+        """With the constants of the settings."""
+        return cls(items, settings.neighbors, Similarity.of(settings))
+
+    def reserve(self) -> None:
+        """Make room for every item of the dictionary."""
+        more = max(len(self.items), 1024) - len(self.cols)
+        if more <= 0:
+            return
+        more = max(more, len(self.cols))
+        self.cols = _grown(self.cols, more, -1)
+        self.scores = _grown(self.scores, more, 0)
+        self.column = _grown(self.column, more, 0)
+        self.blocked = _grown(self.blocked, more, 0)
+        self.row_sum, self.col_sum = _grown(self.row_sum, more, 0), _grown(self.col_sum, more, 0)
+        self.term, self.n = _grown(self.term, more, -1), _grown(self.n, more, -1)
+        self.last = _grown(self.last, more, _NEVER)
+
+    def apply(self, names: Sequence[str], values: Sequence[bytes]) -> Applied:
+        """Take records of the topic, in its order; of each item the greatest version counts.
+
+        Raises ValueError, and changes nothing, when a value cannot be read. ~2 µs a record of 50 neighbours.
+        """
+        records = unpack_records(values)
+        ids = self.items.ids(names)
+        self.reserve()
+        order = np.lexsort((records.n, records.term, ids))
+        best = order[_ends_of_runs(ids[order])]
+        at = ids[best]
+        newer = _older(self.term[at], self.n[at], records.term[best], records.n[best])
+        best, at = best[newer], at[newer]
+        flagged = self._renew(at, best, records)
+        arrived = np.argsort(ids, kind="stable")
+        final = arrived[_ends_of_runs(ids[arrived])]
+        held = ids[final]
+        stale = held[_older(records.term[final], records.n[final], self.term[held], self.n[held])]
+        return Applied(at, stale.tolist(), flagged.tolist())
+
+    def similarities(self, ids: I32) -> F32:
+        """S(i→j) of the lists of items [m]: [m, K] beside ``cols[ids]``; 0 for pads and items not shown."""
+        self.reserve()
+        cols = self.cols[ids]
+        found: F32 = self.scores[ids] * np.where(cols < 0, np.float32(0), self.column.take(cols, mode="clip"))
+        return found
+
+    def active(self, ids: I32, hours: int) -> I32:
+        """Those of the items [m] whose last event is less than ``hours`` older than the newest of all."""
+        self.reserve()
+        if self._newest == _NEVER:
+            return ids[:0]
+        return ids[self.last[ids] > self._newest - hours * _HOUR_MS]
+
+    def _renew(self, at: I32, of: I64, records: Records) -> I32:
+        """Write records ``of`` [m] to items ``at`` [m], all different; returns those (un)blocked by it."""
+        width = min(records.hashes.shape[1], self.cols.shape[1])
+        held = np.arange(width) < records.k[of, None]
+        cols = np.full((len(at), self.cols.shape[1]), -1, dtype=np.int32)
+        cols[:, :width][held] = self._index.ids(records.hashes[of, :width][held])
+        self.reserve()
+        self.cols[at] = cols
+        scores = np.zeros(cols.shape, dtype=np.float32)
+        scores[:, :width] = self.similarity.row_part(records.weights[of, :width], records.row_sum[of])
+        self.scores[at] = scores
+        blocked = (records.flags[of] & (HIDDEN | OUT_OF_STOCK)) != 0
+        flagged: I32 = at[blocked != self.blocked[at]]
+        self.blocked[at] = blocked
+        self.column[at] = np.where(blocked, np.float32(0), self.similarity.column_part(records.col_sum[of]))
+        self.row_sum[at], self.col_sum[at] = records.row_sum[of], records.col_sum[of]
+        self.term[at], self.n[at], self.last[at] = records.term[of], records.n[of], records.last[of]
+        self._newest = max(self._newest, int(records.last[of].max(initial=_NEVER)))
+        return flagged
+
+
+class HashIndex:
+    """Local ids of hashes, vectorised: a table by a hash's top bits, in front of the dictionary of `Items`.
+
+    The dictionary alone costs 80 ns a hash, and a record has 50. Where two items share an entry the table
+    holds one of them, and the dictionary answers for the other. 32–128 bytes an item.
+    """
+
+    def __init__(self, items: Items) -> None:
+        self._items = items
+        self._table: I32 = np.zeros(1 << 14, dtype=np.int32)
+        self._known = 0
+
+    def ids(self, hashes: U64) -> I32:
+        """Local ids [n] of hashes [n]; an unknown hash gets an id without a name."""
+        if not len(self._items):
+            return self._items.ids_of_hashes(hashes)
+        self._learn()
+        found = self._table.take(self._entries(hashes))
+        wrong = np.flatnonzero(self._items.hashes.take(found) != hashes)
+        if len(wrong):
+            found[wrong] = self._items.ids_of_hashes(hashes[wrong])
+        return found
+
+    def _learn(self) -> None:
+        n = len(self._items)
+        if n * 8 > len(self._table):
+            self._table = np.zeros(1 << (n * 16 - 1).bit_length(), dtype=np.int32)
+            self._known = 0
+        self._table[self._entries(self._items.hashes[self._known : n])] = np.arange(self._known, n)
+        self._known = n
+
+    def _entries(self, hashes: U64) -> I64:
+        return (hashes >> np.uint64(65 - len(self._table).bit_length())).astype(np.int64)
+
+
+def _grown(array: NDArray[T], more: int, value: int) -> NDArray[T]:
+    added = np.full((more, *array.shape[1:]), value, dtype=array.dtype)
+    return np.concatenate([array, added])
+
+
+def _ends_of_runs(ordered: I32) -> Bool:
+    """Where runs of equal values end: [n]."""
+    ends = np.ones(len(ordered), dtype=np.bool_)
+    ends[:-1] = ordered[1:] != ordered[:-1]
+    return ends
+
+
+def _older(term: I64, n: I64, than_term: I64, than_n: I64) -> Bool:
+    """Whether versions [m] are less than others [m]."""
+    less: Bool = (term < than_term) | ((term == than_term) & (n < than_n))
+    return less

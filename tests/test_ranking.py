@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.core.items import Items, item_hash
+from stream.core.neighbor_format import HIDDEN, OUT_OF_STOCK
+from stream.core.neighborhood import HashIndex, Neighborhood, Similarity
+from stream.core.ranking import ITEM_ITEM, TRENDING, Ranked, rank
+from stream.settings import Settings
+
+NAMES = [f"i{at}" for at in range(12)]
+Shop = dict[str, "Entry"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one record says of an item."""
+
+    list: dict[str, float]
+    row_sum: float = 10.0
+    col_sum: float = 1.0
+    flags: int = 0
+    last: int = 0
+    version: tuple[int, int] = field(default=(1, 1))
+
+    def value(self) -> bytes:
+        k = len(self.list)
+        term, n = self.version
+        return (
+            struct.pack(
+                "<BBHQQqdddf", 1, self.flags, k, term, n, self.last, self.row_sum, self.col_sum, 0.0, 0.0
+            )
+            + struct.pack(f"<{k}Q", *map(item_hash, self.list))
+            + struct.pack(f"<{k}f", *self.list.values())
+        )
+
+
+def hood_of(shop: Shop, neighbors: int = 5, complete: bool = True) -> Neighborhood:
+    """The records of a shop applied; ``complete`` adds a plain record of every item that has none."""
+    hood = Neighborhood(Items(), neighbors)
+    if complete:
+        shop = {name: Entry({}) for entry in shop.values() for name in entry.list} | shop
+    hood.apply(list(shop), [entry.value() for entry in shop.values()])
+    hood.items.ids(NAMES)
+    return hood
+
+
+def ids(hood: Neighborhood, names: list[str | None]) -> list[int]:
+    return [-1 if name is None else hood.items.add(name) for name in names]
+
+
+def ranked_of(
+    hood: Neighborhood,
+    profiles: list[list[str]],
+    excluded: list[tuple[int, str]] = [],  # noqa: B006 - never changed
+    size: int = 4,
+    discount: float = 0.5,
+    fill: list[str] = [],  # noqa: B006
+) -> Ranked:
+    n = max((len(profile) for profile in profiles), default=0)
+    padded = [ids(hood, [*profile, *[None] * (n - len(profile))]) for profile in profiles]
+    pairs = (
+        np.array([row for row, _ in excluded], dtype=np.int32),
+        np.array([hood.items.add(name) for _, name in excluded], dtype=np.int32),
+    )
+    profile = np.array(padded, dtype=np.int32).reshape(len(profiles), n)
+    return rank(hood, profile, pairs, size, discount, np.array(ids(hood, list(fill)), dtype=np.int32))
+
+
+def listed(hood: Neighborhood, ranked: Ranked, row: int = 0) -> list[tuple[str, str | None, int]]:
+    """(item, because, strategy) of one list."""
+    return [
+        (hood.items.name(item), hood.items.name(why) if why >= 0 else None, strategy)
+        for item, why, strategy in zip(
+            ranked.items[row].tolist(),
+            ranked.because[row].tolist(),
+            ranked.strategy[row].tolist(),
+            strict=True,
+        )
+        if item >= 0
+    ]
+
+
+def similarity(shop: Shop, i: str, j: str) -> float:
+    """S(i→j), by the formula in floats of 64 bits."""
+    column = shop[j].col_sum or 1.0
+    return float(shop[i].list[j] ** 1.15 / ((shop[i].row_sum + 100.0) ** 0.9 * column**0.15))
+
+
+def oracle(
+    shop: Shop, profile: list[str], barred: set[str], discount: float
+) -> dict[str, tuple[float, dict[str, float]]]:
+    """Score and parts of every candidate."""
+    parts: dict[str, dict[str, float]] = defaultdict(dict)
+    for k, i in enumerate(profile):
+        for j in shop[i].list if i in shop else ():
+            if j not in barred and j in shop and not shop[j].flags & (HIDDEN | OUT_OF_STOCK):
+                parts[j][i] = discount**k * similarity(shop, i, j)
+    return {j: (sum(found.values()), found) for j, found in parts.items()}
+
+
+LIST = st.dictionaries(st.sampled_from(NAMES), st.floats(2**-10, 1e6, width=32), max_size=5)
+ENTRY = st.builds(
+    Entry,
+    LIST,
+    row_sum=st.floats(0, 1e6),
+    col_sum=st.one_of(st.just(0.0), st.floats(0.125, 1e6)),
+    flags=st.sampled_from([0, 0, 0, 0, HIDDEN, OUT_OF_STOCK, HIDDEN | OUT_OF_STOCK | 4]),
+)
+SHOP = st.dictionaries(st.sampled_from(NAMES), ENTRY, max_size=12)
+PROFILE = st.lists(st.sampled_from(NAMES), unique=True, max_size=4)
+
+
+@settings(max_examples=300)
+@given(
+    SHOP,
+    st.lists(PROFILE, min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(0, 4), st.sampled_from(NAMES)), max_size=8),
+    st.integers(1, 14),
+    st.sampled_from([0.1, 0.5, 1.0]),
+    st.lists(st.sampled_from(NAMES), unique=True),
+)
+def test_lists_are_those_of_brute_force(
+    shop: Shop,
+    profiles: list[list[str]],
+    excluded: list[tuple[int, str]],
+    size: int,
+    discount: float,
+    fill: list[str],
+) -> None:
+    excluded = [(row, name) for row, name in excluded if row < len(profiles)]
+    hood = hood_of(shop, complete=False)
+    ranked = ranked_of(hood, profiles, excluded, size, discount, fill)
+    for row, profile in enumerate(profiles):
+        barred = {name for at, name in excluded if at == row}
+        expected = oracle(shop, profile, barred, discount)
+        found = listed(hood, ranked, row)
+        scores = ranked.scores[row]
+        own = [item for item, _, strategy in found if strategy == ITEM_ITEM]
+        assert len(own) == min(size, len(expected))
+        assert len(set(own)) == len(own)
+        best = sorted((score for score, _ in expected.values()), reverse=True)
+        # Rank by rank the best scores there are, and each item with its own score: the same up to near ties.
+        np.testing.assert_allclose(scores[: len(own)], best[: len(own)], rtol=1e-5)
+        np.testing.assert_allclose(scores[: len(own)], [expected[item][0] for item in own], rtol=1e-5)
+        for item, why, _ in found[: len(own)]:
+            parts = expected[item][1]
+            assert why is not None
+            assert parts[why] >= max(parts.values()) * (1 - 1e-5)
+        hidden = {name for name in shop if shop[name].flags & (HIDDEN | OUT_OF_STOCK)}
+        rest = [name for name in fill if name not in barred | hidden | set(own)]
+        assert found[len(own) :] == [(name, None, TRENDING) for name in rest[: size - len(own)]]
+        assert not scores[len(own) :].any()
+
+
+@given(SHOP, st.permutations(NAMES), st.lists(PROFILE, min_size=1, max_size=3))
+def test_lists_do_not_depend_on_the_order_in_which_records_came(
+    shop: Shop, order: list[str], profiles: list[list[str]]
+) -> None:
+    names = [name for name in order if name in shop]
+    other = Neighborhood(Items(), 5)
+    for name in names:
+        other.apply([name], [shop[name].value()])
+    one = hood_of(shop, complete=False)
+    a, b = ranked_of(one, profiles), ranked_of(other, profiles)
+    for row in range(len(profiles)):
+        assert listed(one, a, row) == listed(other, b, row)
+    np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_many_users_are_ranked_as_each_alone() -> None:
+    rng = np.random.default_rng(7)
+    names = [f"n{at}" for at in range(300)]
+    shop = {
+        name: Entry(
+            dict(zip(rng.choice(names, 20, replace=False).tolist(), rng.random(20).tolist(), strict=True)),
+            col_sum=float(rng.integers(1, 100)),
+        )
+        for name in names
+    }
+    hood = hood_of(shop, neighbors=20)
+    profiles = [rng.choice(names, rng.integers(0, 7), replace=False).tolist() for _ in range(600)]
+    excluded = [(int(row), str(rng.choice(names))) for row in rng.integers(0, 600, 2000)]
+    together = ranked_of(hood, profiles, excluded, size=10, fill=names[:30])
+    for row in (0, 1, 254, 255, 256, 257, 511, 512, 599):
+        own = [(0, name) for at, name in excluded if at == row]
+        alone = ranked_of(hood, [profiles[row]], own, size=10, fill=names[:30])
+        assert listed(hood, together, row) == listed(hood, alone)
+        np.testing.assert_array_equal(together.scores[row], alone.scores[0])
+
+
+def test_ties_go_by_ascending_hash() -> None:
+    names = [f"t{at}" for at in range(40)]
+    hood = hood_of({"a": Entry(dict.fromkeys(names, 2.0))}, neighbors=40)
+    found = [item for item, _, _ in listed(hood, ranked_of(hood, [["a"]], size=7))]
+    assert found == sorted(names, key=item_hash)[:7]
+
+
+def test_ties_go_by_the_whole_hash() -> None:
+    """Two names whose hashes share the top 25 bits, which is all that the sorted words hold."""
+    seen: dict[int, str] = {}
+    pair: list[str] = []
+    for at in range(100_000):
+        prefix = item_hash(name := f"h{at}") >> 39
+        if prefix in seen:
+            pair = sorted([seen[prefix], name], key=item_hash)
+            break
+        seen[prefix] = name
+    assert pair, "no two names share a prefix"
+    for order in (pair, pair[::-1]):
+        hood = hood_of({"a": Entry(dict.fromkeys(order, 2.0))})
+        assert [item for item, _, _ in listed(hood, ranked_of(hood, [["a"]]))] == pair
+
+
+def test_equal_parts_are_explained_by_the_newest_item() -> None:
+    hood = hood_of({name: Entry({"x": 3.0}) for name in ("a", "b", "c")})
+    assert listed(hood, ranked_of(hood, [["b", "a", "c"]], discount=1.0)) == [("x", "b", ITEM_ITEM)]
+
+
+def test_items_of_the_profile_may_come_back() -> None:
+    hood = hood_of({"a": Entry({"b": 3.0}), "b": Entry({"a": 2.0})})
+    ranked = ranked_of(hood, [["a", "b"]])
+    assert listed(hood, ranked) == [("b", "a", ITEM_ITEM), ("a", "b", ITEM_ITEM)]
+    excluded = ranked_of(hood, [["a", "b"]], [(0, "a"), (0, "b")])
+    assert listed(hood, excluded) == []
+
+
+def test_a_list_longer_than_all_candidates_is_padded() -> None:
+    hood = hood_of({"a": Entry({"b": 3.0})})
+    ranked = ranked_of(hood, [["a"], []], size=9)
+    assert listed(hood, ranked) == [("b", "a", ITEM_ITEM)]
+    assert (ranked.items[1] == -1).all()
+    assert ranked.items.shape == (2, 9)
+
+
+def test_no_users_and_no_profile() -> None:
+    hood = hood_of({"a": Entry({"b": 3.0})})
+    assert ranked_of(hood, []).items.shape == (0, 4)
+    assert listed(hood, ranked_of(hood, [[]], fill=["b"])) == [("b", None, TRENDING)]
+
+
+def test_too_many_items_for_the_words_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    hood = hood_of({"a": Entry({"b": 3.0})}, neighbors=50)
+    monkeypatch.setattr(Items, "__len__", lambda _: 1 << 23)
+    monkeypatch.setattr(hood, "reserve", lambda: None)
+    with pytest.raises(ValueError, match="at most 8388606"):
+        rank(hood, np.zeros((1, 10), np.int32), (np.zeros(0, np.int32),) * 2, 20, 0.5, np.zeros(0, np.int32))
+
+
+VERSIONS = st.lists(st.tuples(st.sampled_from(NAMES[:3]), st.integers(1, 3), st.integers(0, 3)), max_size=12)
+
+
+@given(VERSIONS, st.integers(0, 12))
+def test_the_greatest_version_counts_and_stale_records_are_told(
+    arrivals: list[tuple[str, int, int]], cut: int
+) -> None:
+    """Each record's row sum names it; the batch is cut in two at ``cut``."""
+    hood = Neighborhood(Items(), 5)
+    held: dict[str, tuple[tuple[int, int], float]] = {}
+    for batch, offset in ((arrivals[:cut], 0), (arrivals[cut:], 100)):
+        values = [
+            Entry({"x": 1.0}, row_sum=10.0 * term + n, version=(term, n)).value() for _, term, n in batch
+        ]
+        applied = hood.apply([name for name, _, _ in batch], values)
+        for name, term, n in batch:
+            if name not in held or (term, n) > held[name][0]:
+                held[name] = ((term, n), 10.0 * term + n)
+        last = {name: (term, n) for name, term, n in batch}
+        stale = {name for name, version in last.items() if version < held[name][0]}
+        assert {hood.items.name(at) for at in applied.stale} == stale, offset
+    for name, (version, row_sum) in held.items():
+        at = hood.items.add(name)
+        assert (hood.term[at], hood.n[at]) == version
+        assert hood.row_sum[at] == row_sum
+
+
+def test_a_flag_that_changed_is_told_once() -> None:
+    hood = hood_of({"a": Entry({"b": 1.0})})
+    steps = [(0, []), (HIDDEN, ["b"]), (HIDDEN | OUT_OF_STOCK, []), (4, ["b"])]
+    for n, (flags, told) in enumerate(steps, start=2):
+        applied = hood.apply(["b"], [Entry({}, flags=flags, version=(1, n)).value()])
+        assert [hood.items.name(at) for at in applied.flagged] == told
+        shown = [item for item, _, _ in listed(hood, ranked_of(hood, [["a"]]))]
+        assert shown == ([] if flags & (HIDDEN | OUT_OF_STOCK) else ["b"])
+
+
+def test_an_item_is_shown_once_its_record_has_come() -> None:
+    hood = hood_of({"a": Entry({"b": 3.0})}, complete=False)
+    assert listed(hood, ranked_of(hood, [["a"]])) == []
+    hood.apply(["b"], [Entry({}).value()])
+    assert listed(hood, ranked_of(hood, [["a"]])) == [("b", "a", ITEM_ITEM)]
+
+
+def test_a_shorter_list_replaces_a_longer_one_whole() -> None:
+    hood = hood_of({"a": Entry({"b": 3.0, "c": 2.0})})
+    hood.apply(["a", "d"], [Entry({"d": 1.0}, version=(1, 2)).value(), Entry({}).value()])
+    assert listed(hood, ranked_of(hood, [["a"]])) == [("d", "a", ITEM_ITEM)]
+
+
+def test_lists_longer_than_kept_are_cut() -> None:
+    hood = hood_of({"a": Entry({f"c{at}": 9.0 - at for at in range(8)})}, neighbors=3)
+    assert [item for item, _, _ in listed(hood, ranked_of(hood, [["a"]], size=8))] == ["c0", "c1", "c2"]
+
+
+def test_similarities_are_the_formula() -> None:
+    shop = {
+        "a": Entry({"b": 3.0, "c": 2.0, "d": 1.0}, row_sum=7.0),
+        "b": Entry({}, col_sum=5.0),
+        "c": Entry({}, col_sum=0.0),
+    }
+    hood = hood_of(shop, complete=False)
+    (found,) = hood.similarities(np.array([hood.items.add("a")], dtype=np.int32))
+    expected = [similarity(shop, "a", "b"), similarity(shop, "a", "c"), 0, 0, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_constants_come_from_the_settings() -> None:
+    given = {"row_exponent": 1.0, "damping": 0.0, "column_exponent": 0.0, "power": 1.0}
+    values = {f"similarity_{name}": value for name, value in given.items()}
+    hood = Neighborhood.of(Items(), Settings.model_validate(values | {"neighbors": 20}))
+    hood.apply(["a", "b"], [Entry({"b": 3.0}, row_sum=12.0).value(), Entry({}, col_sum=9.0).value()])
+    assert hood.cols.shape[1] == 20
+    assert hood.similarities(np.array([0], dtype=np.int32))[0, 0] == pytest.approx(0.25)
+    # A row without any count divides by nothing.
+    hood.apply(["z"], [Entry({}, row_sum=0.0).value()])
+    assert np.isfinite(hood.scores).all()
+
+
+def test_active_items_are_those_with_a_late_event() -> None:
+    hour = 3_600_000
+    hood = hood_of(
+        {"a": Entry({}, last=100 * hour), "b": Entry({}, last=28 * hour + 1), "c": Entry({}, last=28 * hour)}
+    )
+    everything = np.arange(len(hood.items), dtype=np.int32)
+    assert [hood.items.name(at) for at in hood.active(everything, 72).tolist()] == ["a", "b"]
+    assert not len(Neighborhood(Items()).active(everything[:0], 72))
+
+
+def test_a_record_that_cannot_be_read_changes_nothing() -> None:
+    hood = hood_of({"a": Entry({"b": 3.0})})
+    with pytest.raises(ValueError, match="as long as"):
+        hood.apply(["a", "b"], [Entry({}, version=(1, 9)).value(), Entry({"a": 1.0}).value()[:-1]])
+    assert listed(hood, ranked_of(hood, [["a"]])) == [("b", "a", ITEM_ITEM)]
+
+
+def test_the_index_of_hashes_equals_the_dictionary() -> None:
+    rng = np.random.default_rng(3)
+    items, index = Items(), None
+    index = HashIndex(items)
+    for step in range(6):
+        items.add_all([f"s{step}-{at}" for at in range(2000)])
+        asked = np.concatenate([rng.choice(items.hashes, 500), rng.integers(0, 2**63, 50).astype(np.uint64)])
+        found = index.ids(asked)
+        np.testing.assert_array_equal(items.hashes[found], asked)
+        np.testing.assert_array_equal(found, items.ids_of_hashes(asked))
+
+
+def test_the_damped_conditional_of_zero_counts_is_zero() -> None:
+    part = Similarity().row_part(np.array([[0.0, 1.0]], dtype=np.float32), np.array([1.0]))
+    assert part[0, 0] == 0
+    assert part[0, 1] == pytest.approx(101**-0.9, rel=1e-6)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream.core.items import Items, item_hash
+from stream.core.trending import HOURS, Popularity, merge, top_record
+
+HOUR = 3_600_000
+FIRST = 490_000
+NAMES = [f"i{at}" for at in range(5)]
+EVENT = st.tuples(
+    st.sampled_from(NAMES), st.integers(FIRST * HOUR, (FIRST + 100) * HOUR), st.integers(0, 128)
+)
+Events = list[tuple[str, int, int]]
+
+
+def add(popularity: Popularity, items: Items, events: Events) -> None:
+    popularity.add(
+        items.ids(name for name, _, _ in events),
+        np.array([time for _, time, _ in events], dtype=np.int64),
+        np.array([units for _, _, units in events], dtype=np.int64),
+    )
+
+
+def fresh(events: Events = []) -> tuple[Popularity, Items]:  # noqa: B006 - never changed
+    items = Items()
+    items.ids(NAMES)
+    popularity = Popularity(items)
+    add(popularity, items, events)
+    return popularity, items
+
+
+def everything(items: Items) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    return np.arange(len(items), dtype=np.int32)
+
+
+def buckets(events: Events) -> dict[str, dict[int, int]]:
+    """Oracle: (item → hour → units) within 72 hours of each item's newest hour."""
+    found: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for name, time, units in events:
+        if units:
+            found[name][time // HOUR] += units
+    return {
+        name: {hour: units for hour, units in hours.items() if hour > max(hours) - HOURS}
+        for name, hours in found.items()
+    }
+
+
+def section(hours: dict[int, int]) -> bytes:
+    return struct.pack("<H", len(hours)) + b"".join(
+        struct.pack("<iI", *pair) for pair in sorted(hours.items())
+    )
+
+
+@given(st.lists(EVENT, max_size=40))
+def test_buckets_are_those_of_a_dictionary(events: Events) -> None:
+    popularity, items = fresh(events)
+    held = buckets(events)
+    assert popularity.pack(items.ids(NAMES)) == [section(held.get(name, {})) for name in NAMES]
+
+
+@given(
+    st.lists(EVENT, max_size=30), st.randoms(use_true_random=False), st.lists(st.integers(0, 30), max_size=4)
+)
+def test_order_and_cuts_change_nothing(events: Events, random: object, cuts: list[int]) -> None:
+    shuffled = list(events)
+    random.shuffle(shuffled)  # type: ignore[attr-defined] # Hypothesis gives a random.Random
+    popularity, items = fresh()
+    bounds = [0, *sorted(cuts), len(shuffled)]
+    for start, end in pairwise(bounds):
+        add(popularity, items, shuffled[start:end])
+    expected, others = fresh(events)
+    np.testing.assert_array_equal(popularity.newest, expected.newest)
+    assert popularity.pack(everything(items)) == expected.pack(everything(others))
+
+
+@given(st.lists(EVENT, max_size=30), st.integers(0, 2), st.sampled_from([3600.0, 86_400.0, 200_000.0]))
+def test_top_is_that_of_brute_force(events: Events, later: int, half_life_s: float) -> None:
+    popularity, items = fresh(events)
+    held = buckets(events)
+    newest = max((max(hours) for hours in held.values()), default=0)
+    now = newest + later * 10
+    exact = {
+        name: sum(
+            units * 2.0 ** (-(now - hour) * 3600 / half_life_s)
+            for hour, units in hours.items()
+            if hour > now - HOURS
+        )
+        / 8
+        for name, hours in held.items()
+    }
+    top, scores = popularity.top(everything(items), 3, half_life_s, now)
+    names = [items.name(at) for at in top.tolist()]
+    # The table rounds a factor to 2^-20, so each count may be off by half of that.
+    slack = {name: sum(hours.values()) * 2.0**-21 / 8 + 1e-9 for name, hours in held.items()}
+    for name, score in zip(names, scores.tolist(), strict=True):
+        assert abs(score - exact[name]) <= slack[name]
+    left = [exact[name] - slack[name] for name in exact if name not in names]
+    if len(names) == 3:
+        assert all(score <= scores[-1] + max(slack.values()) for score in left)
+    else:
+        assert all(score <= max(slack.values()) for score in left)
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+    np.testing.assert_array_equal(popularity.scores(top, half_life_s, now), scores)
+    if not later:
+        same, _ = popularity.top(everything(items), 3, half_life_s)
+        np.testing.assert_array_equal(same, top)
+
+
+@given(st.lists(EVENT, max_size=30), st.lists(EVENT, max_size=10))
+def test_what_is_packed_goes_on_as_if_it_had_stayed(before: Events, after: Events) -> None:
+    popularity, items = fresh(before)
+    sections = popularity.pack(everything(items))
+    loaded, others = fresh([("i0", (FIRST + 500) * HOUR, 8)])
+    loaded.unpack(others.ids(NAMES), sections)
+    for one, dictionary in ((popularity, items), (loaded, others)):
+        add(one, dictionary, after)
+    np.testing.assert_array_equal(loaded.newest, popularity.newest)
+    np.testing.assert_array_equal(loaded.counts, popularity.counts)
+
+
+def test_ties_go_by_ascending_hash_and_dropped_items_are_gone() -> None:
+    popularity, items = fresh([(name, FIRST * HOUR, 8) for name in NAMES])
+    top, scores = popularity.top(everything(items), 9, 86_400.0)
+    assert [items.name(at) for at in top.tolist()] == sorted(NAMES, key=item_hash)
+    assert scores.tolist() == [1.0] * 5
+    popularity.drop(items.ids(NAMES[:3]))
+    top, _ = popularity.top(everything(items), 9, 86_400.0)
+    assert {items.name(at) for at in top.tolist()} == set(NAMES[3:])
+    assert popularity.pack(items.ids(NAMES[:1])) == [b"\0\0"]
+
+
+def test_what_comes_after_its_window_is_dropped_and_counted() -> None:
+    popularity, items = fresh([("i0", (FIRST + HOURS) * HOUR, 8)])
+    add(
+        popularity,
+        items,
+        [("i0", (FIRST + 1) * HOUR - 1, 8), ("i0", (FIRST + 1) * HOUR, 8), ("i1", FIRST * HOUR, 8)],
+    )
+    assert popularity.dropped == 1
+    assert popularity.pack(items.ids(["i0"])) == [section({FIRST + 1: 8, FIRST + HOURS: 8})]
+
+
+def test_a_bucket_saturates() -> None:
+    popularity, items = fresh([("i0", FIRST * HOUR, 2**31 - 5), ("i0", FIRST * HOUR, 128)])
+    add(popularity, items, [("i0", FIRST * HOUR, 128)])
+    assert popularity.pack(items.ids(["i0"])) == [section({FIRST: 2**31 - 1})]
+
+
+def test_the_arrays_grow_with_the_dictionary() -> None:
+    popularity, items = fresh()
+    names = [f"n{at}" for at in range(5000)]
+    add(popularity, items, [(name, FIRST * HOUR, 8) for name in names])
+    assert len(popularity.top(everything(items), 10_000, 86_400.0)[0]) == 5000
+    items.add("later")
+    assert popularity.scores(items.ids(["later"]), 86_400.0, FIRST).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("damaged", [b"\1\0", b"\0\0x", b"\1", section({FIRST: 1})[:-1]])
+def test_damaged_sections_are_refused(damaged: bytes) -> None:
+    popularity, items = fresh()
+    with pytest.raises(ValueError, match="damaged"):
+        popularity.unpack(items.ids(["i0", "i1"]), [section({FIRST: 1}), damaged])
+
+
+def test_an_item_never_seen_has_no_section() -> None:
+    popularity, items = fresh([("i0", FIRST * HOUR, 8)])
+    popularity.unpack(items.ids(["i0", "i1"]), [b"", section({FIRST: 4})])
+    assert popularity.pack(items.ids(["i0", "i1"])) == [b"\0\0", section({FIRST: 4})]
+
+
+def test_merging_brings_partitions_to_one_hour() -> None:
+    records = [
+        top_record(0, "v", FIRST, 86_400.0, [("a", 8.0), ("b", 2.0)]),
+        top_record(1, "v", FIRST + 24, 86_400.0, [("c", 3.0), ("d", 1.0)]),
+    ]
+    assert merge(records, 3) == [
+        ("a", 4.0),
+        ("c", 3.0),
+        *sorted([("b", 1.0), ("d", 1.0)], key=lambda x: item_hash(x[0]))[:1],
+    ]
+    assert merge([], 3) == []
+    assert merge(records[::-1], 9) == merge(records, 9)
