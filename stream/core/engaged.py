@@ -1,0 +1,233 @@
+"""What engagement knows of one user: the facts that triggers and guards judge by, and how events change them.
+
+Facts hold whatever the triggers: consent, zone, cart, orders. A late event counts at its own time: the newest
+answer, order or checkout stays the newest, and a purchase takes out only what was in the cart by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from stream.events import Event
+
+CART_ITEMS = 50
+"""Items kept in a cart; the one put in longest ago leaves first."""
+CONSENT_NAMES = 16
+"""Channels, and purposes, whose consent is kept; what is not kept is denied."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event as engagement sees it: ``at`` is its number in the batch, times are ms since 1970 UTC."""
+
+    at: int
+    time: int
+    received: int
+    type: str
+    event: Event
+
+
+class Choice(msgspec.Struct, frozen=True, array_like=True):
+    """What a user answered, and when."""
+
+    granted: bool
+    time: int
+
+
+class CartLine(msgspec.Struct, frozen=True, array_like=True):
+    """An item in the cart: pieces, newest price told (None: never), when it was last put in."""
+
+    quantity: int
+    price: float | None
+    time: int
+
+
+class Timer(msgspec.Struct, frozen=True, array_like=True):
+    """A pending nudge: it fires at ``at``, after it was ``due`` only if its event was late or it was held."""
+
+    at: int
+    due: int
+    held: bool = False
+
+
+class UserState(msgspec.Struct, array_like=True):
+    """Everything engagement knows of one user. 0 stands for "never" in times.
+
+    ``changed`` is when the cart last changed, ``checkout`` and ``ordered`` when a checkout last began and an
+    order was last placed. By trigger: ``triggers`` its own state, packed, and ``pending`` its timer. ``sent``
+    has by channel the times of messages of the last 7 days, ``campaigns`` when each campaign last sent one.
+    """
+
+    format: int = _FORMAT
+    identified: bool = False
+    channels: dict[str, Choice] = {}
+    purposes: dict[str, Choice] = {}
+    zone: str = ""
+    zone_time: int = 0
+    cart: dict[str, CartLine] = {}
+    changed: int = 0
+    checkout: int = 0
+    ordered: int = 0
+    triggers: dict[str, bytes] = {}
+    pending: dict[str, Timer] = {}
+    sent: dict[str, tuple[int, ...]] = {}
+    campaigns: dict[str, int] = {}
+
+    @classmethod
+    def unpack(cls, data: bytes | None) -> UserState:
+        """From the store; None or nothing is an empty state. Raises ValueError on another format."""
+        if not data:
+            return cls()
+        try:
+            state = _decoder.decode(data)
+        except msgspec.ValidationError:
+            state = None
+        if state is None or state.format != _FORMAT:
+            raise ValueError(
+                f"engagement state is not of format {_FORMAT}: upgrade Tidewise or use another prefix"
+            )
+        return state
+
+    def pack(self) -> bytes:
+        """For the store: equal states give equal bytes; an empty state gives none."""
+        return b"" if self == _EMPTY else _encoder.encode(self)
+
+    def copy(self) -> UserState:
+        """One that can be changed without changing this one."""
+        new = copy(self)
+        for name in _MAPS:
+            setattr(new, name, dict(getattr(self, name)))
+        return new
+
+    def next_due(self) -> int | None:
+        """When the first timer fires, in ms."""
+        return min((timer.at for timer in self.pending.values()), default=None)
+
+
+_EMPTY = UserState()
+_MAPS = [name for name, value in msgspec.structs.asdict(_EMPTY).items() if isinstance(value, dict)]
+_decoder = msgspec.msgpack.Decoder(UserState)
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def digest_fields(state: UserState) -> dict[str, object]:
+    """What the digest covers of a state: all but times of sending, which are readings of the watermark."""
+    return {
+        "identified": state.identified,
+        "channels": state.channels,
+        "purposes": state.purposes,
+        "zone": state.zone,
+        "cart": state.cart,
+        "times": [state.changed, state.checkout, state.ordered],
+        "pending": {rule: timer.due for rule, timer in state.pending.items()},
+        "sent": {channel: len(times) for channel, times in state.sent.items()},
+        "campaigns": sorted(state.campaigns),
+    }
+
+
+# How events change the facts
+
+
+def observe(state: UserState, seen: Seen) -> None:
+    """Let an event change the facts of a state, in place."""
+    state.identified = state.identified or seen.event.user is not None
+    _observe_zone(state, seen)
+    change = _CHANGES.get(seen.type)
+    if change is not None:
+        change(state, seen)
+
+
+def _put_in(state: UserState, seen: Seen) -> None:
+    if seen.time <= state.ordered:
+        return  # an order that we know already came after it, and may have taken it out again
+    for line in seen.event.lines():
+        held = state.cart.get(line.item, CartLine(0, None, 0))
+        newer = seen.time >= held.time and line.price is not None
+        state.cart[line.item] = CartLine(
+            held.quantity + line.quantity,
+            line.price if newer or held.price is None else held.price,
+            max(held.time, seen.time),
+        )
+        state.changed = max(state.changed, seen.time)
+    _bound(state.cart)
+
+
+def _take_out(state: UserState, seen: Seen) -> None:
+    for line in seen.event.lines():
+        held = state.cart.pop(line.item, None)
+        if held is None:
+            continue
+        state.changed = max(state.changed, seen.time)
+        if held.quantity > line.quantity:
+            state.cart[line.item] = CartLine(held.quantity - line.quantity, held.price, held.time)
+
+
+def _buy(state: UserState, seen: Seen) -> None:
+    state.ordered = max(state.ordered, seen.time)
+    for line in seen.event.lines():
+        if line.item in state.cart and state.cart[line.item].time <= seen.time:
+            del state.cart[line.item]
+
+
+def _check_out(state: UserState, seen: Seen) -> None:
+    state.checkout = max(state.checkout, seen.time)
+
+
+def _choose(state: UserState, seen: Seen) -> None:
+    _note_choices(state.channels, seen.event.channels, seen.time)
+    _note_choices(state.purposes, seen.event.purposes, seen.time)
+
+
+_CHANGES: Mapping[str, Callable[[UserState, Seen], None]] = {
+    "add_to_cart": _put_in,
+    "remove_from_cart": _take_out,
+    "purchase": _buy,
+    "begin_checkout": _check_out,
+    "consent": _choose,
+}
+
+
+def _note_choices(known: dict[str, Choice], told: Mapping[str, bool] | None, time: int) -> None:
+    """The newest answer counts; of two at the same time, the refusal."""
+    for name, granted in (told or {}).items():
+        old = known.get(name)
+        if old is None and len(known) >= CONSENT_NAMES:
+            continue
+        if old is None or (time, not granted) > (old.time, not old.granted):
+            known[name] = Choice(granted, time)
+
+
+def _bound(cart: dict[str, CartLine]) -> None:
+    if len(cart) <= CART_ITEMS:
+        return
+    for item in sorted(cart, key=lambda item: (cart[item].time, item))[: len(cart) - CART_ITEMS]:
+        del cart[item]
+
+
+@cache
+def zone_names() -> frozenset[str]:
+    """Time zones of the package `tzdata`, not of the machine, so that replay agrees everywhere."""
+    return frozenset(files("tzdata").joinpath("zones").read_text("utf-8").split())
+
+
+def _observe_zone(state: UserState, seen: Seen) -> None:
+    context = seen.event.context or {}
+    for name in ("zone", "timezone"):
+        told = context.get(name)
+        if (
+            isinstance(told, str)
+            and told in zone_names()
+            and (seen.time, told) > (state.zone_time, state.zone)
+        ):
+            state.zone, state.zone_time = told, seen.time
+            return

@@ -1,0 +1,297 @@
+"""The engagement engine: events and the passing of time in; messages, decisions and new states out. Pure.
+
+Event time decides everything. A timer due at d fires right after the first event whose watermark reaches d,
+before the next event; several in the order in which they are due. Users are independent, so cutting the
+stream into other batches changes nothing. What is decided then is decided at that watermark ("now"): caps
+and quiet hours hold for the moment at which a message really leaves, also when time jumped past its due time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.engaged import Seen, Timer, UserState, digest_fields, observe
+from stream.core.guards import WEEK_MS, Candidate, EngagementConfig, Stop, check, counters
+from stream.core.messages import Decision, Evidence, Message, Verdict, decision_hash, message_id
+from stream.core.triggers import Trigger, triggers_of
+from stream.core.triggers.shape import Progress, Proposal
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+__all__ = [
+    "Clock",
+    "Decision",
+    "Engine",
+    "Message",
+    "Outcome",
+    "Seen",
+    "UserState",
+    "decision_hash",
+    "digest_fields",
+    "message_id",
+    "run",
+]
+
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How time passes in a batch of E events: the watermark before it and after each event, in ms.
+
+    ``after`` [E] never falls; ``received`` [E] is when each event was received.
+    """
+
+    before: int
+    after: I64
+    received: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The triggers that run, by id, and the settings."""
+
+    config: EngagementConfig
+    triggers: Mapping[str, Trigger[Any]]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Engine:
+        """From the settings. Raises ValueError when they make no sense."""
+        config = EngagementConfig.of(settings)
+        return cls(config, {trigger.id: trigger for trigger in triggers_of(config)})
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch changed and what it says.
+
+    ``states`` are the users whose state changed, as new objects (one may be empty: it packs to nothing),
+    ``alarms`` the users whose next timer changed, with its new time or None. Messages and decisions are in
+    the order (event, user, as decided).
+    """
+
+    states: dict[str, UserState] = field(default_factory=dict)
+    alarms: dict[str, int | None] = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def run(
+    engine: Engine, states: Mapping[str, UserState], seen: Mapping[str, Sequence[Seen]], clock: Clock
+) -> Outcome:
+    """Let a batch of events pass.
+
+    ``states`` must hold the users in ``seen`` (none: an unknown user) and those with a timer due by the last
+    watermark; others in it are left alone. ``seen`` has each user's events in order. Cost: tens of
+    microseconds a user.
+    """
+    outcome = Outcome()
+    end = int(clock.after[-1]) if len(clock.after) else clock.before
+    for user in sorted(states.keys() | seen.keys()):
+        old = states.get(user) or UserState()
+        due = old.next_due()
+        if user in seen or (due is not None and due <= end):
+            new = _Passage(engine, clock, user, old.copy(), outcome).through(seen.get(user, ()))
+            if new != old:
+                outcome.states[user] = new
+            if new.next_due() != due:
+                outcome.alarms[user] = new.next_due()
+    outcome.messages.sort(key=lambda message: message.at)
+    outcome.decisions.sort(key=lambda decision: decision.at)
+    return outcome
+
+
+@dataclass(slots=True)
+class _Passage:
+    """One user's way through a batch. ``at`` is the event that time has come to."""
+
+    engine: Engine
+    clock: Clock
+    user: str
+    state: UserState
+    outcome: Outcome
+    at: int = 0
+
+    def through(self, events: Sequence[Seen]) -> UserState:
+        for seen in events:
+            self._pass_time(seen.at)
+            self.at = seen.at
+            self._event(seen)
+        self._pass_time(len(self.clock.after))
+        return self.state
+
+    @property
+    def _now(self) -> int:
+        return int(self.clock.after[self.at])
+
+    # Time
+
+    def _pass_time(self, end: int) -> None:
+        """Fire what is due after an event before number ``end``."""
+        pending = self.state.pending
+        while pending and self.at < end:
+            at, rule = min((timer.at, rule) for rule, timer in pending.items())
+            if at > self.clock.after[end - 1]:
+                return
+            self.at = max(self.at, int(np.searchsorted(self.clock.after, at)))
+            self._fire(rule, pending.pop(rule))
+
+    def _fire(self, rule: str, timer: Timer) -> None:
+        trigger = self.engine.triggers.get(rule)
+        if trigger is None:
+            self.state.triggers.pop(rule, None)
+            self._decide(rule, 0, timer.due, self._now, "cancelled", "switched-off")
+            return
+        own = self._own(trigger)
+        if trigger.next_timer(own) == timer.due:
+            own = self._propose(trigger, own, timer)
+        if rule not in self.state.pending:
+            self._arm(trigger, own)
+
+    def _propose(self, trigger: Trigger[Any], own: Progress, timer: Timer) -> Progress:
+        """Through the guards. A held nudge leaves the trigger where it was, and its timer for later."""
+        now, step = self._now, own.step + 1
+        proposal = trigger.on_timer(own, self.state, now)
+        candidate = self._candidate(trigger, proposal, timer.due)
+        stop, counted = check(candidate, self.engine.config), counters(candidate, self.engine.config)
+        verdict, reason = _verdict(stop)
+        if stop is not None and stop.until is not None:
+            counted["held_until"] = stop.until
+            self.state.pending[trigger.id] = Timer(stop.until, timer.due, held=True)
+        self._decide(trigger.id, step, timer.due, now, verdict, reason, counted, proposal.evidence)
+        if verdict == "held":
+            return own
+        if verdict == "sent":
+            self._send(trigger, proposal, step, timer.due, now)
+        return self._keep(trigger, proposal.if_sent if verdict == "sent" else proposal.if_not)
+
+    def _candidate(self, trigger: Trigger[Any], proposal: Proposal[Any], due: int) -> Candidate:
+        received = int(self.clock.received[self.at])
+        return Candidate(
+            self.user,
+            self.state,
+            trigger.channel,
+            trigger.purpose,
+            proposal.untrue,
+            due,
+            self._now,
+            received,
+        )
+
+    def _send(self, trigger: Trigger[Any], proposal: Proposal[Any], step: int, due: int, now: int) -> None:
+        self.outcome.messages.append(
+            Message(
+                at=self.at,
+                user=self.user,
+                channel=trigger.channel,
+                campaign=trigger.campaign,
+                rule=trigger.id,
+                items=proposal.items,
+                due=due,
+                time=now,
+                expires=due + self.engine.config.expiry_ms,
+                step=step,
+            )
+        )
+        earlier = self.state.sent.get(trigger.channel, ())
+        self.state.sent[trigger.channel] = (*(time for time in earlier if time > now - WEEK_MS), now)
+        self.state.campaigns[trigger.campaign] = now
+
+    # Events
+
+    def _event(self, seen: Seen) -> None:
+        if seen.type == "forget":
+            self._forget(seen)
+            return
+        observe(self.state, seen)
+        for trigger in self.engine.triggers.values():
+            if seen.type in trigger.kinds:
+                self._tell(trigger, seen)
+
+    def _tell(self, trigger: Trigger[Any], seen: Seen) -> None:
+        """Show an event to a trigger. One already due waits one lateness, for what else comes late."""
+        own = self._own(trigger)
+        old = self.state.pending.get(trigger.id)
+        due = self._arm(
+            trigger,
+            self._keep(trigger, trigger.on_event(own, self.state, seen)),
+            late_at=self._now + self.engine.config.lateness_ms,
+        )
+        if old is not None and (due is None or (old.held and due != old.due)):
+            self._cancel(trigger.id, own.step + 1, old, seen)
+
+    def _forget(self, seen: Seen) -> None:
+        for rule, timer in sorted(self.state.pending.items()):
+            trigger = self.engine.triggers.get(rule)
+            self._cancel(rule, 0 if trigger is None else self._own(trigger).step + 1, timer, seen)
+        self.state = UserState()
+
+    def _cancel(self, rule: str, step: int, timer: Timer, seen: Seen) -> None:
+        evidence = (Evidence(seen.type, seen.time),)
+        self._decide(rule, step, timer.due, seen.time, "cancelled", seen.type, evidence=evidence)
+
+    # Both
+
+    def _own(self, trigger: Trigger[Any]) -> Progress:
+        packed = self.state.triggers.get(trigger.id)
+        own: Progress = trigger.state()
+        return own if packed is None else msgspec.msgpack.decode(packed, type=type(own))
+
+    def _keep(self, trigger: Trigger[Any], own: Progress) -> Progress:
+        if own == trigger.state():
+            self.state.triggers.pop(trigger.id, None)
+        else:
+            self.state.triggers[trigger.id] = msgspec.msgpack.encode(own)
+        return own
+
+    def _arm(self, trigger: Trigger[Any], own: Progress, late_at: int | None = None) -> int | None:
+        """Set the timer that a trigger wants and return its due time; one that it has already stays."""
+        due = trigger.next_timer(own)
+        old = self.state.pending.get(trigger.id)
+        if due is None:
+            self.state.pending.pop(trigger.id, None)
+        elif old is None or old.due != due:
+            at = due if late_at is None or due > self._now else late_at
+            self.state.pending[trigger.id] = Timer(at, due)
+        return due
+
+    def _decide(
+        self,
+        rule: str,
+        step: int,
+        due: int,
+        time: int,
+        verdict: Verdict,
+        reason: str = "",
+        counted: dict[str, int] | None = None,
+        evidence: tuple[Evidence, ...] = (),
+    ) -> None:
+        trigger = self.engine.triggers.get(rule)
+        self.outcome.decisions.append(
+            Decision(
+                at=self.at,
+                time=time,
+                user=self.user,
+                campaign=rule if trigger is None else trigger.campaign,
+                rule=rule,
+                step=step,
+                due=due,
+                outcome=verdict,
+                reason=reason,
+                counters=counted or {},
+                evidence=evidence,
+            )
+        )
+
+
+def _verdict(stop: Stop | None) -> tuple[Verdict, str]:
+    if stop is None:
+        return "sent", ""
+    return ("suppressed" if stop.until is None else "held"), stop.reason

@@ -1,0 +1,223 @@
+"""Guards: what every candidate message passes, in one fixed order, before it is sent. Pure, in event time.
+
+A guard is a function of the candidate and the settings; it returns None to let the candidate pass, else why
+it is suppressed, or until when it is held. A held candidate passes all guards again when its time has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
+from functools import lru_cache
+from hashlib import blake2b
+from importlib.resources import files
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from stream.core.engaged import UserState
+
+if TYPE_CHECKING:
+    from stream.settings import Settings
+
+DAY_MS = 86_400_000
+WEEK_MS = 7 * DAY_MS
+BUCKETS = 10_000
+"""Holdout buckets: a share is settable to a hundredth of a percent."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngagementConfig:
+    """The settings of engagement, in ms; quiet hours in minutes after midnight, the holdout in buckets."""
+
+    lateness_ms: int
+    cart_enabled: bool
+    cart_after_ms: tuple[int, ...]
+    cart_rest_ms: int
+    expiry_ms: int
+    cap_day: int
+    cap_week: int
+    quiet_from: int
+    quiet_until: int
+    holdout: int
+    holdout_salt: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> EngagementConfig:
+        """From the settings. Raises ValueError when they make no sense."""
+        return cls(
+            lateness_ms=_ms(settings.lateness_s),
+            cart_enabled=settings.cart_enabled,
+            cart_after_ms=_rising([_ms(after) for after in settings.cart_after_s]),
+            cart_rest_ms=_ms(settings.cart_rest_s),
+            expiry_ms=_ms(settings.nudge_expiry_s),
+            cap_day=settings.cap_day,
+            cap_week=settings.cap_week,
+            quiet_from=_minutes("quiet_from", settings.quiet_from),
+            quiet_until=_minutes("quiet_until", settings.quiet_until),
+            holdout=round(settings.holdout_percent * BUCKETS / 100),
+            holdout_salt=settings.holdout_salt,
+        )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _rising(after_ms: list[int]) -> tuple[int, ...]:
+    if not after_ms or after_ms[0] <= 0 or after_ms != sorted(set(after_ms)):
+        told = [after / 1000 for after in after_ms]
+        raise ValueError(f"cart_after_s must be rising delays above 0, such as [2700, 86400], not {told}")
+    return tuple(after_ms)
+
+
+def _minutes(name: str, clock: str) -> int:
+    hours, minutes = int(clock[:2]), int(clock[3:])
+    if hours > 23 or minutes > 59:
+        raise ValueError(f"{name} must be a time of day from 00:00 to 23:59, not {clock}")
+    return hours * 60 + minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A message that would be sent at ``now``, and what the guards judge by.
+
+    ``due`` is when its condition came true, ``received`` when the event that let time pass was received,
+    ``untrue`` why its trigger says that it no longer holds ("": it does).
+    """
+
+    user: str
+    state: UserState
+    channel: str
+    purpose: str
+    untrue: str
+    due: int
+    now: int
+    received: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A guard's objection: its reason, and for a held candidate until when."""
+
+    reason: str
+    until: int | None = None
+
+
+Guard = Callable[[Candidate, EngagementConfig], Stop | None]
+
+
+def expired(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """Due too long before it was received: a backfill of old events sends nothing."""
+    return Stop("expired") if candidate.received - candidate.due > config.expiry_ms else None
+
+
+def identified(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """Only known users have an address; an anonymous visitor has none."""
+    return None if candidate.state.identified else Stop("identified")
+
+
+def consent(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """The user granted both the channel and the purpose; who never answered has denied."""
+    channel = candidate.state.channels.get(candidate.channel)
+    purpose = candidate.state.purposes.get(candidate.purpose)
+    granted = channel is not None and channel.granted and purpose is not None and purpose.granted
+    return None if granted else Stop("consent")
+
+
+def bucket(user: str, salt: str) -> int:
+    """The user's holdout bucket in all campaigns, 0..BUCKETS−1: blake2b-64 of salt, NUL and user."""
+    digest = blake2b(f"{salt}\0{user}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % BUCKETS
+
+
+def holdout(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """A held-out share of users never gets a message, to measure what messages add."""
+    held_out = config.holdout > 0 and bucket(candidate.user, config.holdout_salt) < config.holdout
+    return Stop("holdout") if held_out else None
+
+
+def still_true(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """The trigger's own condition, looked at again now; its reason says what no longer holds."""
+    return Stop(candidate.untrue) if candidate.untrue else None
+
+
+def priority(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """One message a user a window. The place of it: with a single trigger nothing ranks before another."""
+    return None
+
+
+def sent_within(candidate: Candidate, window_ms: int) -> int:
+    """Messages sent to the user on the channel in the rolling window (now − window, now]."""
+    return sum(time > candidate.now - window_ms for time in candidate.state.sent.get(candidate.channel, ()))
+
+
+def cap(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """Rolling frequency caps a channel: 24 hours and 7 days, never calendar days."""
+    day, week = sent_within(candidate, DAY_MS), sent_within(candidate, WEEK_MS)
+    return Stop("cap") if day >= config.cap_day or week >= config.cap_week else None
+
+
+def quiet(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """Quiet hours by the wall clock of the user's zone, where it is known: held until they end."""
+    if not candidate.state.zone:
+        return None
+    until = quiet_end(candidate.now, candidate.state.zone, config.quiet_from, config.quiet_until)
+    return None if until is None else Stop("quiet", until)
+
+
+def budget(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """A campaign's budget and coupons. The place of it: no campaign has any yet."""
+    return None
+
+
+GUARDS: tuple[Guard, ...] = (
+    expired,
+    identified,
+    consent,
+    holdout,
+    still_true,
+    priority,
+    cap,
+    quiet,
+    budget,
+)
+"""In this order; the first objection counts."""
+
+
+def check(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """The first guard's objection, or None when the message may be sent."""
+    return next((stop for guard in GUARDS if (stop := guard(candidate, config)) is not None), None)
+
+
+def counters(candidate: Candidate, config: EngagementConfig) -> dict[str, int]:
+    """What the guards counted, for the decision: messages sent so far, the user's holdout bucket."""
+    return {
+        "sent_day": sent_within(candidate, DAY_MS),
+        "sent_week": sent_within(candidate, WEEK_MS),
+        "bucket": bucket(candidate.user, config.holdout_salt),
+    }
+
+
+def quiet_end(now: int, zone: str, start: int, end: int) -> int | None:
+    """When the quiet hours that ``now`` (ms) falls in end, in ms; None outside of them.
+
+    ``start`` and ``end`` are minutes of the local wall clock, [start, end), over midnight when start > end;
+    equal: no quiet hours. An end that the spring change skips counts as if the clock had not yet changed.
+    """
+    place = _zone(zone)
+    local = datetime.fromtimestamp(now // 1000, place)
+    minute = local.hour * 60 + local.minute
+    if not (start <= minute < end if start <= end else minute >= start or minute < end):
+        return None
+    day = local.date() + timedelta(days=start > end and minute >= start)
+    wall = datetime(day.year, day.month, day.day, end // 60, end % 60, tzinfo=place)
+    until = round(wall.timestamp()) * 1000
+    # In the autumn the end may strike twice: past the first stroke, the second is meant.
+    return until if until > now else round(wall.replace(fold=1).timestamp()) * 1000
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> tzinfo:
+    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
+        return ZoneInfo.from_file(data, key=name)

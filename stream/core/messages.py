@@ -1,0 +1,101 @@
+"""What engagement says: messages to users, and the decision behind each. Plain data and its JSON. Pure.
+
+Times are milliseconds since 1970 UTC, in event time. ``docs/engagement.md`` shows an example of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from hashlib import blake2b
+from typing import Literal
+
+import msgspec
+
+Verdict = Literal["sent", "held", "suppressed", "cancelled"]
+"""What became of a nudge that was due, or pending."""
+
+
+class NudgeItem(msgspec.Struct, frozen=True):
+    """An item that a message is about; the price is None when no event told it."""
+
+    item: str
+    price: float | None
+    quantity: int
+
+
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event that a decision rests on: its type, its time, and the item if it is about one."""
+
+    type: str
+    time: int
+    item: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A nudge (topic ``engagements``). ``at``, not in the JSON, is the event of the batch that let it out.
+
+    ``due`` is when its condition came true, ``time`` when it was decided (the watermark), ``expires`` when a
+    sender should drop it, ``step`` its place in the campaign's sequence, from 1.
+    """
+
+    at: int
+    user: str
+    channel: str
+    campaign: str
+    rule: str
+    items: tuple[NudgeItem, ...]
+    due: int
+    time: int
+    expires: int
+    step: int
+
+    def json(self, identity: str) -> bytes:
+        """The record's value; ``identity`` from `message_id`."""
+        return _json({"id": identity, "type": "nudge"}, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a nudge was sent, held, suppressed or cancelled (topic ``decisions``).
+
+    ``reason`` is "" when sent, the guard when held or suppressed, the event's type when cancelled. ``at`` as
+    in `Message`.
+    """
+
+    at: int
+    time: int
+    user: str
+    campaign: str
+    rule: str
+    step: int
+    due: int
+    outcome: Verdict
+    reason: str = ""
+    counters: dict[str, int] = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
+
+    def json(self, identity: str) -> bytes:
+        """The record's value; ``identity`` from `message_id`."""
+        return _json({"id": identity}, self)
+
+
+def _json(first: dict[str, object], said: Message | Decision) -> bytes:
+    rest = {each.name: getattr(said, each.name) for each in fields(said) if each.name != "at"}
+    return msgspec.json.encode(first | rest)
+
+
+def message_id(partition: int, offset: int, index: int, kind: str, n: int) -> str:
+    """Id by which receivers drop repeats: the causing event, the kind, a running number within both."""
+    return f"{partition}-{offset}-{index}-{kind}-{n}"
+
+
+def decision_hash(decisions: Iterable[Decision]) -> int:
+    """Additive hash for the digest: the sum mod 2^64 of blake2b-64 of (user, rule, due, outcome)."""
+    return sum(_hash(decision) for decision in decisions) % 2**64
+
+
+def _hash(decision: Decision) -> int:
+    said = (decision.user, decision.rule, decision.due, decision.outcome)
+    return int.from_bytes(blake2b(msgspec.msgpack.encode(said), digest_size=8).digest(), "little")

@@ -1,0 +1,212 @@
+"""Engagement scenarios as tables: what happens to one shopper on the left, what must be decided on the right.
+
+A row is ``[day] time | what happens | what is decided``. Day 1 is 2024-03-04 unless told, times are UTC.
+What happens:
+
+=====================  =============================================================================
+clock                  nothing but time: a tick brings the watermark to exactly this time
+add A [x2] [@9.90]     A goes into the cart (remove, buy, checkout likewise; buy takes several items)
+consent, refuse        email and personalisation are granted, refused
+zone Europe/Berlin     a login that tells where the shopper is
+forget                 the shopper asks to be forgotten
+visitor add A          the same without a known user
+add A of 09:00         a late event: it happened at 09:00, it arrives at the time of the row
+=====================  =============================================================================
+
+What is decided: ``sent 1: A B`` (the first step's message, with its items), ``held 1 quiet until 2 08:00``,
+``suppressed 1 consent``, ``cancelled 1 purchase``; several after each other with ``;``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from stream.core.engagement import Clock, Decision, Engine, Message, Outcome, Seen, UserState, run
+from stream.events import Event
+from stream.settings import Settings
+
+MONDAY = "2024-03-04"
+SHOPPER = "shopper"
+_TYPES = {
+    "add": "add_to_cart",
+    "remove": "remove_from_cart",
+    "buy": "purchase",
+    "checkout": "begin_checkout",
+    "zone": "login",
+    "refuse": "consent",
+}
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An event of a log, or (``event`` None) a tick."""
+
+    user: str
+    time: int
+    received: int
+    event: Event | None
+
+
+def engine(**settings: Any) -> Engine:
+    return Engine.of(Settings(**settings))
+
+
+def ms(text: str, day1: str = MONDAY) -> int:
+    """``[day] HH:MM[:SS[.fff]]`` in ms since 1970; day 1 unless told."""
+    *day, clock = text.split()
+    hours, minutes, seconds = (float(part) for part in (clock + ":0").split(":")[:3])
+    begin = datetime.fromisoformat(day1).replace(tzinfo=UTC) + timedelta(days=int(day[0]) - 1 if day else 0)
+    return round(begin.timestamp() * 1000 + ((hours * 60 + minutes) * 60 + seconds) * 1000)
+
+
+def said(time: int, day1: str = MONDAY) -> str:
+    """The inverse of `ms`, to the minute."""
+    moment = datetime.fromtimestamp(time / 1000, UTC)
+    return f"{(moment.date() - datetime.fromisoformat(day1).date()).days + 1} {moment:%H:%M}"
+
+
+def event(kind: str, time: int, user: str = SHOPPER, known: bool = True, **fields: Any) -> Event:
+    """An event as it would come from JSON."""
+    stamp = datetime.fromtimestamp(time / 1000, UTC).isoformat()
+    return msgspec.convert(
+        {"type": kind, "time": stamp, "user" if known else "anonymous": user} | fields, Event
+    )
+
+
+def _event(what: str, time: int) -> Event:
+    words = what.split()
+    known = words[0] != "visitor"
+    verb, *rest = words if known else words[1:]
+    fields: dict[str, Any] = {}
+    if verb in ("add", "remove", "buy"):
+        fields["items"] = _items(rest)
+    if verb == "buy":
+        fields["order"] = "o1"
+    if verb in ("consent", "refuse"):
+        granted = verb == "consent"
+        fields |= {"channels": {"email": granted}, "purposes": {"personalisation": granted}}
+    if verb == "zone":
+        fields |= {"anonymous": "device", "context": {"zone": rest[0]}}
+    return event(_TYPES.get(verb, verb), time, SHOPPER, known, **fields)
+
+
+def _items(words: list[str]) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    for word in words:
+        if word[0] == "@":
+            items[-1]["price"] = float(word[1:])
+        elif re.fullmatch(r"x\d+", word):
+            items[-1]["quantity"] = int(word[1:])
+        else:
+            items.append({"item": word})
+    return items
+
+
+def happening(row: str, day1: str, lateness_ms: int) -> Happening:
+    """The left two columns of a row."""
+    when, what = row.split("|")[:2]
+    what, _, of = what.strip().partition(" of ")
+    received = ms(when, day1)
+    if what == "clock":
+        return Happening("", received + lateness_ms, received + lateness_ms, None)
+    time = ms(of, day1) if of else received
+    return Happening(SHOPPER, time, received, _event(what, time))
+
+
+def watermarks(
+    before: int, log: Sequence[Happening], lateness_ms: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    reached = np.array([min(one.time, one.received) - lateness_ms for one in log], dtype=np.int64)
+    return np.maximum(np.maximum.accumulate(reached), before)
+
+
+@dataclass
+class Shop:
+    """Plays a log batch by batch, as a worker does: states go through the store, alarms through an index."""
+
+    engine: Engine
+
+    def __post_init__(self) -> None:
+        self.stored: dict[str, bytes] = {}
+        self.alarms: dict[str, int] = {}
+        self.watermark = 0
+        self.events = 0
+        self.messages: list[Message] = []
+        self.decisions: list[Decision] = []
+
+    def play(self, log: Sequence[Happening]) -> None:
+        """One batch."""
+        after = watermarks(self.watermark, log, self.engine.config.lateness_ms)
+        seen: dict[str, list[Seen]] = {}
+        for at, one in enumerate(log):
+            if one.event is not None:
+                seen.setdefault(one.user, []).append(
+                    Seen(at, one.time, one.received, one.event.type, one.event)
+                )
+        due = {user for user, alarm in self.alarms.items() if len(after) and alarm <= after[-1]}
+        states = {user: UserState.unpack(self.stored.get(user)) for user in sorted(seen.keys() | due)}
+        before = {user: state.pack() for user, state in states.items()}
+        clock = Clock(self.watermark, after, np.array([one.received for one in log], dtype=np.int64))
+        outcome = run(self.engine, states, seen, clock)
+        assert {user: state.pack() for user, state in states.items()} == before, "inputs stay as they were"
+        self._keep(outcome)
+        self.watermark = int(after[-1]) if len(after) else self.watermark
+        self.events += len(log)
+
+    def _keep(self, outcome: Outcome) -> None:
+        for user, state in outcome.states.items():
+            self.stored[user] = state.pack()
+            if not self.stored[user]:
+                del self.stored[user]
+        for user, due in outcome.alarms.items():
+            self.alarms.pop(user, None)
+            if due is not None:
+                self.alarms[user] = due
+        self.messages += [replace(one, at=one.at + self.events) for one in outcome.messages]
+        self.decisions += [replace(one, at=one.at + self.events) for one in outcome.decisions]
+
+
+def describe(decision: Decision, messages: Sequence[Message], day1: str) -> str:
+    """A decision as the right column says it."""
+    text = f"{decision.outcome} {decision.step}"
+    if decision.outcome == "sent":
+        [message] = [one for one in messages if (one.at, one.due) == (decision.at, decision.due)]
+        return f"{text}: {' '.join(line.item for line in message.items)}"
+    if decision.outcome == "held":
+        return f"{text} {decision.reason} until {said(decision.counters['held_until'], day1)}"
+    return f"{text} {decision.reason}"
+
+
+def check(table: str, day1: str = MONDAY, **settings: Any) -> Shop:
+    """Play a table as one batch and as batches of one event; both must decide what its right column says."""
+    rows = [row.strip() for row in table.strip().splitlines()]
+    for batch in (len(rows), 1):
+        shop = Shop(engine(**settings))
+        log = [happening(row, day1, shop.engine.config.lateness_ms) for row in rows]
+        for begin in range(0, len(log), batch):
+            shop.play(log[begin : begin + batch])
+        assert _played(rows, shop, day1) == [_tidy(row.split("|")) for row in rows]
+    return shop
+
+
+def _played(rows: Sequence[str], shop: Shop, day1: str) -> list[str]:
+    return [
+        _tidy(
+            [
+                *row.split("|")[:2],
+                "; ".join(describe(one, shop.messages, day1) for one in shop.decisions if one.at == at),
+            ]
+        )
+        for at, row in enumerate(rows)
+    ]
+
+
+def _tidy(columns: Sequence[str]) -> str:
+    return " | ".join(" ".join(column.split()) for column in columns)
