@@ -1,0 +1,170 @@
+"""The lookup client for frontends in Python: finished answers, one GET each, as any Redis client could.
+
+``docs/keyspace.md`` documents the keys and their JSON. Errors of redis-py pass through (`redis.RedisError`).
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from state.keys import Keys
+
+_RETRIES = 1
+"""A pooled connection may have died unnoticed: reading once more on a new one is safe."""
+
+
+class ViewItem(msgspec.Struct, frozen=True):
+    """One entry of a list, best first. ``because`` names the items that speak for it."""
+
+    item: str
+    score: float
+    strategy: str = ""
+    because: tuple[str, ...] = ()
+
+
+class ViewList(msgspec.Struct, frozen=True):
+    """A list: of a ``user``, of an ``item``, or of nobody (trending).
+
+    ``version`` grows with every new list of the key, ``id`` is for attribution, ``time`` is of the newest
+    event in it. ``fallback``: it is what is trending, for the user has no list of his own.
+    """
+
+    version: str
+    time: str
+    items: tuple[ViewItem, ...]
+    id: str = ""
+    user: str | None = None
+    item: str | None = None
+    fallback: bool = False
+
+
+class ViewedItem(msgspec.Struct, frozen=True):
+    """What the catalogue says of an item; None where it says nothing."""
+
+    version: str
+    time: str
+    item: str
+    name: str | None = None
+    description: str | None = None
+    attributes: dict[str, Any] | None = None
+    price: float | None = None
+    stock: int | None = None
+    hidden: bool | None = None
+    group: str | None = None
+    image: str | None = None
+    url: str | None = None
+    vector: list[float] | None = None
+
+
+_LIST = msgspec.json.Decoder(ViewList)
+_ITEM = msgspec.json.Decoder(ViewedItem)
+
+
+def _list(value: bytes | str | None) -> ViewList | None:
+    return _LIST.decode(value) if value is not None else None
+
+
+def _item(value: bytes | str | None) -> ViewedItem | None:
+    return _ITEM.decode(value) if value is not None else None
+
+
+def _fallback(trending: ViewList | None) -> ViewList | None:
+    return msgspec.structs.replace(trending, fallback=True) if trending is not None else None
+
+
+class Lookup:
+    """Reads views from threads. One pool of connections; close it, or use it as a context manager."""
+
+    def __init__(self, url: str, prefix: str = "tidewise", timeout_s: float = 1.0) -> None:
+        self.keys = Keys(prefix)
+        self._redis = Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), _RETRIES),
+        )
+
+    def recs(self, user: str) -> ViewList | None:
+        """A user's list; what is trending when he has none or was forgotten. None: neither exists yet."""
+        found = _list(self._get(self.keys.recs(user)))
+        return found if found is not None and found.items else _fallback(self.trending())
+
+    def neighbors(self, item: str) -> ViewList | None:
+        """Items similar to an item. None: nothing is known of it."""
+        return _list(self._get(self.keys.neighbors(item)))
+
+    def trending(self) -> ViewList | None:
+        """What is popular now. None: nothing has happened yet."""
+        return _list(self._get(self.keys.trending()))
+
+    def item(self, item: str) -> ViewedItem | None:
+        """What the catalogue says of an item. None: nothing."""
+        return _item(self._get(self.keys.item(item)))
+
+    def _get(self, key: str) -> bytes | str | None:
+        return self._redis.get(key)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncLookup:
+    """`Lookup` for asyncio: the same answers, awaited."""
+
+    def __init__(self, url: str, prefix: str = "tidewise", timeout_s: float = 1.0) -> None:
+        self.keys = Keys(prefix)
+        self._redis = AsyncRedis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=AsyncRetry(NoBackoff(), _RETRIES),
+        )
+
+    async def recs(self, user: str) -> ViewList | None:
+        """A user's list; what is trending when he has none or was forgotten. None: neither exists yet."""
+        found = _list(await self._get(self.keys.recs(user)))
+        return found if found is not None and found.items else _fallback(await self.trending())
+
+    async def neighbors(self, item: str) -> ViewList | None:
+        """Items similar to an item. None: nothing is known of it."""
+        return _list(await self._get(self.keys.neighbors(item)))
+
+    async def trending(self) -> ViewList | None:
+        """What is popular now. None: nothing has happened yet."""
+        return _list(await self._get(self.keys.trending()))
+
+    async def item(self, item: str) -> ViewedItem | None:
+        """What the catalogue says of an item. None: nothing."""
+        return _item(await self._get(self.keys.item(item)))
+
+    async def _get(self, key: str) -> bytes | str | None:
+        return await self._redis.get(key)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,151 @@
+"""The lookup client against a real store, on views as the writers make them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from redis import Redis
+
+from state.keys import Keys
+from state.lookup import AsyncLookup, Lookup, ViewedItem, ViewItem, ViewList
+from state.model import version
+
+RECS = (
+    b'{"version":"000000000000001-000000000001","id":"u0-7","time":"2026-01-01T00:00:00.000Z","user":"u1",'
+    b'"items":[{"item":"B","score":0.12,"strategy":"item-item","because":["A"]}]}'
+)
+NEIGHBORS = RECS.replace(b'"user":"u1"', b'"item":"A"')
+TRENDING = (
+    b'{"version":"000000000000001-000000000001","id":"t","time":"2026-01-01T00:00:00.000Z",'
+    b'"items":[{"item":"T","score":3.0,"strategy":"trending","because":[]}]}'
+)
+TOMBSTONE = (
+    b'{"version":"000000000000002-000000000001","time":"2026-01-01T00:00:00.000Z","user":"u2","items":[]}'
+)
+ITEM = (
+    b'{"version":"000000000000001-000000000001","time":"2026-01-01T00:00:00.000Z","item":"A","name":"Apple",'
+    b'"price":1.5,"stock":3,"attributes":{"colour":"red"}}'
+)
+B = ViewItem("B", 0.12, "item-item", ("A",))
+T = ViewItem("T", 3.0, "trending")
+
+
+@pytest.fixture
+def keys(store_url: str) -> Keys:
+    """A key space of its own with some views, after a user nobody forgot and one who was."""
+    keys = Keys(f"l{secrets.token_hex(5)}")
+    with Redis.from_url(store_url) as client:
+        client.mset(
+            {
+                keys.recs("u1"): RECS,
+                keys.recs("u2"): TOMBSTONE,
+                keys.neighbors("A"): NEIGHBORS,
+                keys.trending(): TRENDING,
+                keys.item("A"): ITEM,
+            }
+        )
+    return keys
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+async def lookup(request: pytest.FixtureRequest, store_url: str, keys: Keys) -> AsyncIterator[AsyncLookup]:
+    """Both clients behind the asyncio one's methods."""
+    if request.param == "asyncio":
+        async with AsyncLookup(store_url, keys.prefix) as client:
+            yield client
+    else:
+        with Lookup(store_url, keys.prefix) as plain:
+            yield Awaited(plain)
+
+
+class Awaited(AsyncLookup):
+    """The client for threads, awaited, so that both pass one suite."""
+
+    def __init__(self, plain: Lookup) -> None:
+        self.plain = plain
+
+    async def recs(self, user: str) -> ViewList | None:
+        return self.plain.recs(user)
+
+    async def neighbors(self, item: str) -> ViewList | None:
+        return self.plain.neighbors(item)
+
+    async def trending(self) -> ViewList | None:
+        return self.plain.trending()
+
+    async def item(self, item: str) -> ViewedItem | None:
+        return self.plain.item(item)
+
+
+async def test_a_known_user_gets_his_own_list(lookup: AsyncLookup) -> None:
+    found = await lookup.recs("u1")
+    assert found == ViewList(version(1, 1), "2026-01-01T00:00:00.000Z", (B,), "u0-7", user="u1")
+
+
+@pytest.mark.parametrize("user", ["nobody", "u2"])
+async def test_unknown_and_forgotten_users_get_what_is_trending(lookup: AsyncLookup, user: str) -> None:
+    found = await lookup.recs(user)
+    assert found is not None
+    assert found.fallback
+    assert found.items == (T,)
+
+
+async def test_trending_itself_is_no_fallback(lookup: AsyncLookup) -> None:
+    found = await lookup.trending()
+    assert found is not None
+    assert not found.fallback
+
+
+async def test_neighbors_name_their_item(lookup: AsyncLookup) -> None:
+    found = await lookup.neighbors("A")
+    assert found is not None
+    assert (found.item, found.user, found.items) == ("A", None, (B,))
+    assert await lookup.neighbors("unknown") is None
+
+
+async def test_an_item_has_what_the_catalogue_says(lookup: AsyncLookup) -> None:
+    found = await lookup.item("A")
+    assert found == ViewedItem(
+        version(1, 1),
+        "2026-01-01T00:00:00.000Z",
+        "A",
+        name="Apple",
+        price=1.5,
+        stock=3,
+        attributes={"colour": "red"},
+    )
+    assert await lookup.item("unknown") is None
+
+
+def test_an_empty_store_has_no_answer(store_url: str) -> None:
+    with Lookup(store_url, f"l{secrets.token_hex(5)}") as empty:
+        assert empty.recs("u1") is None
+        assert empty.trending() is None
+
+
+def test_views_as_the_worker_writes_them_can_be_read(store_url: str) -> None:
+    from stream.core import views
+    from stream.core.items import Items
+    from stream.core.ranking import Ranked
+
+    items = Items()
+    a, b = items.ids(["A", "B"]).tolist()
+    ranked = Ranked(
+        items=np.array([[b]], dtype=np.int32),
+        scores=np.array([[0.5]], dtype=np.float32),
+        because=np.array([[a]], dtype=np.int32),
+        strategy=np.zeros((1, 1), dtype=np.uint8),
+    )
+    (recs,) = views.recs_views(version(1, 2), ["x"], np.array([0]), ["u"], ranked, items)
+    keys = Keys(f"l{secrets.token_hex(5)}")
+    with Redis.from_url(store_url) as client, Lookup(store_url, keys.prefix) as lookup:
+        client.mset({keys.recs("u"): recs, keys.recs("gone"): views.tombstone(version(1, 3), 0, "gone")})
+        client.set(keys.item("A"), views.item_view(version(1, 1), 0, {"item": "A", "price": 2.0}))
+        client.set(keys.trending(), views.trending_view(version(1, 1), "t", 0, [("A", 2.0)]))
+        listed, other, item = lookup.recs("u"), lookup.recs("gone"), lookup.item("A")
+    assert listed is not None and listed.items == (ViewItem("B", 0.5, "item-item", ("A",)),)
+    assert other is not None and other.fallback and other.items == (ViewItem("A", 2.0, "trending"),)
+    assert item is not None and item.price == 2.0
