@@ -80,7 +80,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a partition: its owner's epoch, the number of its newest transaction, its positions by topic.
+    """The head of a partition: its owner's epoch, its newest transaction's number, its positions by topic.
 
     Packed little-endian: format u8, pad, topics u16, term u64, random u64, n u64; then per topic, by name:
     length u16, name, offset i64, time_ms i64, crc u32.
@@ -104,7 +104,7 @@ class Head:
         layout, count, term, random, n = _HEAD.unpack_from(data)
         if layout != _FORMAT:
             raise ValueError(
-                f"head has format {layout}, this version reads {_FORMAT}: upgrade Tidewise or use another prefix"
+                f"head has format {layout}, not {_FORMAT}: upgrade Tidewise or use another prefix"
             )
         at, positions = _HEAD.size, {}
         for _ in range(count):
@@ -129,3 +129,8 @@ VERSION_LENGTH = 28
 """Characters of a version."""
 VERSION_START = len('{"version":"')
 """Where the version starts in the bytes of a view."""
+
+
+def version_of(value: bytes) -> bytes:
+    """The version in the bytes of a view."""
+    return value[VERSION_START : VERSION_START + VERSION_LENGTH]

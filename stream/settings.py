@@ -22,6 +22,24 @@ from pydantic_settings import (
 DAY_S = 86_400.0
 
 
+EVENT_WEIGHTS: dict[str, float] = {
+    "view_item": 1.0,
+    "select_item": 1.0,
+    "add_to_cart": 2.0,
+    "add_to_wishlist": 2.0,
+    "purchase": 4.0,
+    "rate": 1.0,
+    "share": 1.0,
+    "recommendation_clicked": 1.0,
+    "begin_checkout": 0.0,
+    "remove_from_cart": 0.0,
+    "refund": 0.0,
+    "recommendation_shown": 0.0,
+    "other": 1.0,
+}
+"""Default weights. Types that carry no item (search, consent, …) have nothing to count."""
+
+
 class Settings(BaseSettings):
     """All settings with their defaults. Unknown names in the TOML file are refused."""
 
@@ -47,7 +65,7 @@ class Settings(BaseSettings):
     replication: int = Field(1, ge=1, description="Replication factor used by `tidewise topics create`.")
     transport: Literal["bundles", "stock"] = Field(
         "bundles",
-        description="Faust transport: `bundles` hands a whole poll over as one message, `stock` is Faust's own.",
+        description="Faust transport: `bundles` hands a whole poll over as one message, `stock` is Faust's.",
     )
     signing_key: str | None = Field(
         None, description="Key that signs ticks and mail; made once in the store when unset."
@@ -98,14 +116,14 @@ class Settings(BaseSettings):
     # Counting
     event_weights: dict[str, float] = Field(
         default_factory=lambda: dict(EVENT_WEIGHTS),
-        description="Weight of an event type in the counts; types not listed weigh `other`. Multiples of 1/8, at most 16; 0 = not counted.",
+        description="Weight of an event type in the counts, in eighths up to 16; unlisted types weigh `other`.",
     )
     window: int = Field(
         10, ge=1, le=64, description="W: an interaction pairs with this many of the user's before it."
     )
     gap_exponent: float = Field(0.5, ge=0, description="g: a pair `gap` interactions apart weighs gap^−g.")
     backward: float = Field(
-        0.2, ge=0, le=1, description="β: weight of the backward pair, relative to the forward one."
+        0.2, ge=0.01, le=1, description="β: weight of the backward pair, relative to the forward one."
     )
     half_life_s: float = Field(
         90 * DAY_S, ge=60, description="Half-life of co-occurrence counts, in seconds of event time."
@@ -197,21 +215,3 @@ class Settings(BaseSettings):
     def group(self) -> str:
         """The consumer group of the workers."""
         return f"{self.prefix}-worker"
-
-
-EVENT_WEIGHTS = {
-    "view_item": 1.0,
-    "select_item": 1.0,
-    "add_to_cart": 2.0,
-    "add_to_wishlist": 2.0,
-    "purchase": 4.0,
-    "rate": 1.0,
-    "share": 1.0,
-    "recommendation_clicked": 1.0,
-    "begin_checkout": 0.0,
-    "remove_from_cart": 0.0,
-    "refund": 0.0,
-    "recommendation_shown": 0.0,
-    "other": 1.0,
-}
-"""Default weights. Types that carry no item (search, consent, …) have nothing to count."""

@@ -86,13 +86,13 @@ class Decay:
     half_life_ms: int
 
     def split(self, time_ms: I64) -> tuple[I64, I64, I64]:
-        """Times [n] ms → (landmark period ℓ, whole half-lives within it 0..PERIOD−1, table value of 2^fraction)."""
+        """Times [n] ms → (landmark period ℓ, half-lives in it 0..PERIOD−1, table value of 2^fraction)."""
         ticks = (time_ms * _FRACTIONS) // self.half_life_ms
         halves = ticks >> 8
         return halves // PERIOD, halves % PERIOD, _powers_of_two()[ticks & 255]
 
     def base(self, time_ms: I64) -> tuple[I64, I64]:
-        """Times [n] ms → (ℓ, weight in units · 2^12 of an event of weight 1/8 with gap factor 1) — see `weigh`."""
+        """Times [n] ms → (landmark period ℓ, time factor 2^((t − start of ℓ)/half_life) · 2^12)."""
         period, halves, fraction = self.split(time_ms)
         return period, fraction << halves
 
@@ -105,10 +105,10 @@ class Decay:
         period, scaled = self.base(time_ms)
         return period, apply(scaled, units, gap)
 
-    def age_factor(self, period: int, time_ms: int) -> float:
-        """Factor that turns a sum relative to ``period`` into a count as of ``time_ms`` (a float, for scores)."""
-        elapsed = time_ms - period * PERIOD * self.half_life_ms
-        return float(2.0 ** (-elapsed / self.half_life_ms - UNIT_BITS))
+    def age_factors(self, period: I64, time_ms: I64) -> NDArray[np.float64]:
+        """Factors [n] that turn sums relative to ``period`` [n] into counts as of ``time_ms`` [n], for scores."""
+        halves = (time_ms - period * (PERIOD * self.half_life_ms)) / self.half_life_ms
+        return np.exp2(-halves - UNIT_BITS)
 
 
 def apply(scaled: I64, units: I64, gap: I64 | int) -> I64:

@@ -1,0 +1,52 @@
+"""A stock Faust application that takes each message, decodes its JSON and acknowledges it: nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+import faust
+import orjson
+from faust.types import StreamT
+
+
+async def main(broker: str, topic: str, partitions: int, messages: int) -> None:
+    app = faust.App(
+        f"bare-{topic}",
+        broker=broker,
+        store="memory://",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=partitions,
+        web_enabled=False,
+        value_serializer="raw",
+        broker_max_poll_records=2000,
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=6.0,
+        broker_rebalance_timeout=6.0,
+        broker_heartbeat_interval=1.0,
+        stream_wait_empty=False,
+    )
+    done, seen, started = asyncio.Event(), 0, 0.0
+
+    async def agent(stream: StreamT[Any]) -> None:
+        nonlocal seen, started
+        async for value in stream:
+            orjson.loads(value)
+            seen += 1
+            if seen == messages // 20:
+                started = time.perf_counter()
+            if seen == messages:
+                done.set()
+
+    app.agent(app.topic(topic))(agent)
+    await app.start()
+    await asyncio.wait_for(done.wait(), 300)
+    print((messages - messages // 20) / (time.perf_counter() - started), flush=True)
+    await app.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -1,0 +1,302 @@
+"""The worker: a Faust application whose agents hand bundles to partitions, and what surrounds it.
+
+Order at start: reach the store and the broker (waiting with back-off, saying what for), check them, follow
+`neighbors` to its end, join the group. Faust gives partitions in `on_rebalance_complete`, which it awaits
+before it reads (`on_partitions_assigned` it does not): there they are taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import faust
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP, StreamT
+
+from state.keys import STORE_FORMAT, Keys
+from state.redis import RedisStore
+from state.store import Doubt
+from stream import letters
+from stream.codec import Limits, Record
+from stream.core.engagement import Engine
+from stream.core.items import Items
+from stream.core.neighborhood import Neighborhood
+from stream.core.rows import Rows
+from stream.core.step import Counting
+from stream.core.trending import Popularity
+from stream.delivery import Output, Ports
+from stream.follower import Follower
+from stream.kafka import KafkaLog, KafkaSender
+from stream.ownership import ItemPartitions
+from stream.runner import Runner
+from stream.settings import Settings
+from stream.shelf import Context as ShelfContext
+from stream.shelf import Shelf
+from stream.shopper import Context as ShopperContext
+from stream.shopper import Shopper
+from stream.topics import CATALOG, EVENTS, INCREMENTS
+from stream.transport import BundleTransport, StockTransport, bundle_of
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+def faust_app(settings: Settings) -> faust.App:
+    """A Faust application as Tidewise needs it; docs/decisions/faust.md says why each setting stands."""
+    app = faust.App(
+        settings.group,
+        broker=f"kafka://{settings.bootstrap}",
+        datadir=Path(tempfile.gettempdir()) / f"{settings.group}-faust",
+        store="memory://",
+        processing_guarantee="at_least_once",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=settings.partitions,
+        web_enabled=False,
+        broker_commit_interval=1.0,
+        broker_max_poll_records=settings.poll_records,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_rebalance_timeout=settings.rebalance_timeout_s,
+        broker_heartbeat_interval=settings.heartbeat_s,
+        broker_request_timeout=max(90.0, settings.session_timeout_s),
+        consumer_max_fetch_size=4 * settings.max_message_bytes,
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=16,
+        stream_wait_empty=False,
+        table_standby_replicas=1,
+        value_serializer="raw",
+        key_serializer="raw",
+    )
+    transport = BundleTransport if settings.transport == "bundles" else StockTransport
+    app.transport = transport(app.conf.broker_consumer, app)
+    return app
+
+
+class Worker:
+    """One worker process. `run` returns when `stop` is called; it raises what made going on impossible."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.runners: dict[str, Runner] = {}
+        self.ready = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopped = asyncio.Event()
+        self._error: BaseException | None = None
+        self._app = faust_app(settings)
+
+    # Life
+
+    async def run(self) -> None:
+        """Start, work, stop."""
+        store = await self._reach_store()
+        kafka_log = KafkaLog(self.settings, self._commit)
+        items = Items()
+        hood = Neighborhood.of(items, self.settings)
+        follower = Follower(self.settings, items, hood)
+        await self._reach("the broker", kafka_log.start)
+        await self._reach("the broker", follower.start)
+        try:
+            async with KafkaSender(self.settings) as sender:
+                self._ports = Ports(kafka_log, store, sender, _now_ms, self._remake)
+                self._build(items, follower, await self._deployment(store))
+                await follower.catch_up()
+                await self._serve(follower)
+        finally:
+            await asyncio.gather(follower.stop(), kafka_log.stop(), store.close(), return_exceptions=True)
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End soon. A second way out is the deadline in the CLI: the process may be killed at any time."""
+        self._stopped.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error."""
+        self._error = self._error or error
+        self.stop()
+
+    async def _serve(self, follower: Follower) -> None:
+        self._wire()
+        following = asyncio.create_task(self._follow(follower))
+        await self._app.start()
+        log.info("worker started", broker=self.settings.bootstrap, group=self.settings.group)
+        await self._stopped.wait()
+        for runner in self.runners.values():
+            runner.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=self.settings.stop_within_s / 2)
+        await self._app.stop()
+        following.cancel()
+
+    async def _follow(self, follower: Follower) -> None:
+        """Follow for ever; a flag that changed, or a record that another worker overwrote, goes to its owner."""
+        while True:
+            try:
+                await follower.poll()
+            except KafkaError as error:
+                log.warning("waiting for the broker", error=repr(error))
+            for runner in self.runners.values():
+                if isinstance(runner.side, Shelf):
+                    runner.side.note(follower.stale, follower.flagged)
+            follower.stale.clear()
+            follower.flagged.clear()
+            await asyncio.sleep(0.01)
+
+    # What surrounds the partitions
+
+    async def _reach_store(self) -> RedisStore:
+        settings = self.settings
+
+        async def reach() -> RedisStore:
+            return await RedisStore.open(settings.store_url, Keys(settings.prefix), settings.store_timeout_s)
+
+        return await self._reach("the store", reach)
+
+    async def _reach(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works, waiting longer each time up to 5 s."""
+        wait = 0.2
+        while True:
+            try:
+                return await asyncio.wait_for(attempt(), self.settings.connect_timeout_s * 2)
+            except (KafkaError, OSError, TimeoutError, Doubt) as error:
+                log.warning(f"waiting for {what}", error=repr(error), retry_in_s=wait)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 5.0)
+
+    async def _deployment(self, store: RedisStore) -> dict[str, bytes]:
+        """What all workers of a deployment agree on; made by the first."""
+        info = await store.server_info()
+        if info.maxmemory_policy not in ("noeviction", ""):
+            raise Refused(
+                f"the store evicts keys (maxmemory-policy {info.maxmemory_policy}): state would be lost. "
+                "Set maxmemory-policy to noeviction"
+            )
+        settings = self.settings
+        key = settings.signing_key or secrets.token_hex(32)
+        agreed = await store.deployment(
+            {"partitions": b"%d" % settings.partitions, "signing_key": key.encode(), "format": STORE_FORMAT}
+        )
+        if int(agreed["partitions"]) != settings.partitions:
+            raise Refused(
+                f"the store was made with {int(agreed['partitions'])} partitions, the setting `partitions` is "
+                f"{settings.partitions}. Set it back, or replay the events under another `prefix`"
+            )
+        return agreed
+
+    def _build(self, items: Items, follower: Follower, agreed: Mapping[str, bytes]) -> None:
+        settings, keys = self.settings, Keys(self.settings.prefix)
+        limits, part_of = Limits.of(settings), ItemPartitions(items, settings.partitions)
+        counting = Counting.of(settings)
+        rows = Rows(items, settings.row_pairs, settings.neighbors)
+        self._signing_key = (settings.signing_key or agreed["signing_key"].decode()).encode()
+        self._limits = limits
+        self._shopping = ShopperContext(
+            settings, keys, items, follower, counting, Engine.of(settings), limits, self._signing_key, part_of
+        )
+        self._shelving = ShelfContext(
+            settings, keys, items, follower, limits, part_of, rows, Popularity(items), counting.decay
+        )
+
+    def _remake(self, partition: int, topic: str, record: Record) -> Sequence[Output]:
+        return letters.remake(self._limits, self._signing_key, partition, topic, record)
+
+    # Faust
+
+    def _wire(self) -> None:
+        """The agents: they hand bundles to partitions, which acknowledge."""
+        app, settings = self._app, self.settings
+
+        async def shopper(stream: StreamT[Any]) -> None:
+            await self._feed("u", stream)
+
+        async def item(stream: StreamT[Any]) -> None:
+            await self._feed("i", stream)
+
+        app.agent(app.topic(EVENTS.full(settings)), name="shopper")(shopper)
+        app.agent(app.topic(INCREMENTS.full(settings), CATALOG.full(settings)), name="item")(item)
+        app.on_rebalance_complete.connect(self._on_rebalance_complete)
+
+    async def _feed(self, side: str, stream: StreamT[Any]) -> None:
+        stream.enable_acks = False
+        async for event in stream.events():
+            runner = self.runners.get(f"{side}{bundle_of(event).partition}")
+            if runner is not None:
+                await runner.put(event)
+
+    async def _commit(self, partition: int, offsets: Mapping[str, int]) -> None:
+        prefix = self.settings.topic_prefix
+        await self._app.consumer._commit({TP(prefix + t, partition): at for t, at in offsets.items()})
+
+    async def _reread(self, runner: Runner) -> None:
+        prefix = self.settings.topic_prefix
+        delivery = runner.side.delivery
+        for topic in delivery.topics:
+            await self._app.consumer.seek(TP(prefix + topic, delivery.partition), delivery.position(topic))
+
+    async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
+        """Give up what is lost, keep what stays, take what is new."""
+        assigned = {(tp.topic, tp.partition) for tp in self._app.consumer.assignment()}
+        parts = self._parts(assigned)
+        for name in self.runners.keys() - parts:
+            await self._give_up(name)
+        for name in sorted(parts):
+            if name in self.runners and not self._tasks[name].done():
+                delivery = self.runners[name].side.delivery
+                await self._commit(delivery.partition, {t: delivery.position(t) for t in delivery.topics})
+            else:
+                await self._take(name)
+        log.info("partitions taken", partitions=sorted(self.runners))
+        self.ready.set()
+
+    def _parts(self, assigned: set[tuple[str, int]]) -> set[str]:
+        settings = self.settings
+        shoppers = {f"u{p}" for topic, p in assigned if topic == EVENTS.full(settings)}
+        shelves = {
+            f"i{p}"
+            for topic, p in assigned
+            if topic == INCREMENTS.full(settings) and (CATALOG.full(settings), p) in assigned
+        }
+        return shoppers | shelves
+
+    async def _give_up(self, name: str) -> None:
+        runner = self.runners.pop(name)
+        runner.owned = False
+        runner.stop()
+        self._tasks.pop(name).cancel()
+        await runner.side.delivery.session.close()
+
+    async def _take(self, name: str) -> None:
+        partition = int(name[1:])
+        side: Shopper | Shelf = (
+            Shopper(partition, self._ports, self._shopping)
+            if name[0] == "u"
+            else Shelf(partition, self._ports, self._shelving)
+        )
+        settings = self.settings
+        runner = Runner(
+            name,
+            side,
+            batch_events=settings.batch_events,
+            pulse_s=0.1 if name[0] == "u" else min(settings.publish_s, settings.checkpoint_s) / 2,
+            reread=self._reread,
+            fatal=self.fail,
+        )
+        if await runner.retake():
+            self.runners[name] = runner
+            self._tasks[name] = asyncio.create_task(runner.run(), name=name)
+
+
+class Refused(Exception):
+    """The worker must not run like this; the message says what to do."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,225 @@
+"""The delivery protocol: each event counts exactly once. ``docs/delivery.md`` explains it; the numbers agree.
+
+The store holds the position; Kafka's commit only shows the lag. A partition's head (epoch, transaction
+number, positions), its state and its outbox change in one transaction, which a worker can make only while
+the head is to the byte what it last wrote. What is lost in a failover is made again, equal, because the step
+is pure. Messages to the outside go out after the transaction, from the outbox, at least once.
+
+One module over three ports, so that a simulation can run the very same code: `Log` (the broker, reading),
+`Sender` (the broker, writing) and the store's `Session` and `put_views`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from state.keys import Keys
+from state.model import Head, Position, Put, View, Write
+from state.store import Session, Store
+from stream.codec import Record
+
+_FORMAT = 1
+
+
+class Log(Protocol):
+    """Reading side of the broker."""
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """First offset still there, and the end (the offset the next record gets)."""
+
+    async def read(self, topic: str, partition: int, offset: int) -> Record | None:
+        """The record at an offset, or None when no record stands there."""
+
+    async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
+        """Show positions to Kafka; the group seeks there when a partition is taken."""
+
+
+class Output(msgspec.Struct, frozen=True, array_like=True):
+    """A message to publish. With ``view`` its value is also that key's public answer."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+    view: str = ""
+    expires_s: int = 0
+
+
+class Sender(Protocol):
+    """Writing side of the broker."""
+
+    async def publish(self, partition: int | None, outputs: Sequence[Output]) -> None:
+        """Send in order to the outputs' topics, and wait until the broker has all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a step wants done: writes of state, messages, and where dead letters stand in the log.
+
+    ``mail`` is for other partitions: (target partition, message). ``dead`` holds (topic, offset): a dead
+    letter's bytes stay in the log and are read again if the outbox has to be published twice.
+    """
+
+    writes: Sequence[Write] = ()
+    outputs: Sequence[Output] = ()
+    mail: Sequence[tuple[int, Output]] = ()
+    dead: Sequence[tuple[str, int]] = ()
+    dead_letters: Sequence[Output] = ()
+
+
+class Outbox(msgspec.Struct, array_like=True):
+    """The stored form of what the newest transaction publishes (MessagePack array)."""
+
+    format: int
+    outputs: Sequence[Output]
+    mail: Sequence[tuple[int, Output]]
+    dead: Sequence[tuple[str, int]]
+
+
+class LogMismatch(Exception):
+    """The store's position and the log do not belong together: going on would lose or repeat events."""
+
+
+class Gap(Exception):
+    """A bundle begins beyond the partition's position: the log must be read again from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a partition needs of the world."""
+
+    log: Log
+    store: Store
+    sender: Sender
+    now_ms: Callable[[], int]
+    dead_letters: Callable[[int, str, Record], Sequence[Output]]
+    """(partition, topic, record) → its dead letters, made again from the log."""
+
+
+@dataclass
+class Delivery:
+    """One partition's side of the protocol: ``part`` is its name in the key space, ``topics`` its inputs."""
+
+    part: str
+    partition: int
+    topics: tuple[str, ...]
+    ports: Ports
+    keys: Keys
+    head: Head = field(init=False)
+    """The head, with the positions that a new partition begins at; `_held` is the one in the store."""
+    session: Session = field(init=False)
+    _held: Head = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.session = self.ports.store.session(self.part)
+
+    def position(self, topic: str) -> int:
+        """Where the next record of a topic is."""
+        return self.head.positions[topic].offset
+
+    # Taking a partition
+
+    async def take(self) -> None:
+        """Become the owner. Raises LogMismatch; other errors leave the partition untaken.
+
+        Take 1: set the head's epoch by compare-and-set. Only then read outbox and state.
+        Take 2: stop when the store's positions and the log do not fit.
+        Take 3: publish the outbox again, views included; commit the positions to Kafka.
+        """
+        head, existed = await self.session.claim(secrets.randbits(63), self.ports.now_ms())
+        if not existed and await self.ports.store.has_state(self.part):
+            raise LogMismatch(f"partition {self.part} has state in the store but no position. " + _RESTORE)
+        self._held = head
+        self.head = Head(head.epoch, head.n, {t: await self._start(t, head) for t in self.topics})
+        await self._publish_outbox()
+        await self.ports.log.commit(self.partition, {t: self.position(t) for t in self.topics})
+
+    async def _start(self, topic: str, head: Head) -> Position:
+        begin, end = await self.ports.log.bounds(topic, self.partition)
+        held = head.positions.get(topic)
+        if held is None:
+            return Position(begin)
+        await self._check(topic, held, begin, end)
+        return held
+
+    async def _check(self, topic: str, held: Position, begin: int, end: int) -> None:
+        where = f"{topic}/{self.partition}: the store's position is {held.offset}"
+        if held.offset > end:
+            raise LogMismatch(f"{where}, but the log ends at {end}: it was made anew or cut. {_RESTORE}")
+        if held.offset < begin:
+            raise LogMismatch(
+                f"{where}, but the log begins at {begin}: retention removed unread events. {_RESTORE}"
+            )
+        if held.offset == begin or not held.time_ms:
+            return
+        before = await self.ports.log.read(topic, self.partition, held.offset - 1)
+        if before is not None and _after(before) != held:
+            raise LogMismatch(
+                f"{where}, but another record stands before it: the log was made anew. {_RESTORE}"
+            )
+
+    async def _publish_outbox(self) -> None:
+        (stored,) = await self.session.get([self.keys.outbox(self.part)])
+        if stored is None:
+            return
+        outbox = msgspec.msgpack.decode(stored, type=Outbox)
+        letters = [letter for at in outbox.dead for letter in await self._read_dead(*at)]
+        await self.publish(Effects((), outbox.outputs, outbox.mail, outbox.dead, letters))
+
+    async def _read_dead(self, topic: str, offset: int) -> Sequence[Output]:
+        record = await self.ports.log.read(topic, self.partition, offset)
+        return self.ports.dead_letters(self.partition, topic, record) if record is not None else ()
+
+    # A batch
+
+    def uncovered(self, topic: str, records: Sequence[Record]) -> Sequence[Record]:
+        """Batch 1: drop what the position covers."""
+        position = self.position(topic)
+        if not records or records[0].offset >= position:
+            return records
+        return [record for record in records if record.offset >= position]
+
+    def reached(self, positions: Mapping[str, Position]) -> Head:
+        """The head of the transaction that has read up to these positions."""
+        return self.head.next(dict(positions))
+
+    async def transact(self, new: Head, effects: Effects) -> None:
+        """Batch 3: head, state and outbox in one transaction. Raises Fenced, Doubt or StoreFull."""
+        outbox = Outbox(_FORMAT, effects.outputs, effects.mail, effects.dead)
+        put = Put(self.keys.outbox(self.part), msgspec.msgpack.encode(outbox))
+        await self.session.commit(self._held, new, [*effects.writes, put])
+        self._held = self.head = new
+
+    async def publish(self, effects: Effects) -> None:
+        """Batch 4: the messages, in order, until the broker has them; then the views, if newer."""
+        sender = self.ports.sender
+        await sender.publish(self.partition, [*effects.outputs, *effects.dead_letters])
+        by_target: dict[int, list[Output]] = {}
+        for target, output in effects.mail:
+            by_target.setdefault(target, []).append(output)
+        for target, outputs in by_target.items():
+            await sender.publish(target, outputs)
+        views = [View(o.view, o.value, o.expires_s) for o in effects.outputs if o.view]
+        if views:
+            await self.ports.store.put_views(views)
+
+
+def _after(record: Record) -> Position:
+    return Position(record.offset + 1, record.timestamp, zlib.crc32(record.value or b""))
+
+
+def position_after(records: Sequence[Record]) -> Position:
+    """The position after some records, with what tells this log from one made anew."""
+    return _after(records[-1])
+
+
+_RESTORE = (
+    "Restore the log or the store from a backup of the same time, or start over: set another `prefix` and "
+    "replay the events."
+)

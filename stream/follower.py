@@ -1,0 +1,95 @@
+"""Follows the compacted topics `neighbors` and `trending`, so that a worker ranks without the network.
+
+A plain consumer without a group reads both topics whole, from their beginning. `catch_up` returns when it
+has reached the ends seen at its start: only then may the worker join the group. Of each item the greatest
+version counts; an older record that lands after a newer one of ours is remembered in ``stale``, so that the
+item's owner publishes again (a compacted topic keeps the last record, not the newest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from numpy.typing import NDArray
+
+from stream.core.items import Items
+from stream.core.neighborhood import Neighborhood
+from stream.core.trending import merge
+from stream.settings import Settings
+from stream.topics import NEIGHBORS, TRENDING
+from stream.transport import FETCH_WAIT_MS
+
+log = structlog.get_logger(__name__)
+
+
+class Follower:
+    """Keeps ``hood`` (everybody's neighbour lists) and ``trending`` (merged top list) up to date."""
+
+    def __init__(self, settings: Settings, items: Items, hood: Neighborhood) -> None:
+        self._settings = settings
+        self._items = items
+        self.hood = hood
+        self.trending: dict[int, bytes] = {}
+        self.top: list[tuple[str, float]] = []
+        self.stale: set[int] = set()
+        self.flagged: set[int] = set()
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=4_194_304,
+        )
+
+    @property
+    def fill(self) -> NDArray[np.int32]:
+        """Trending items by local id, best first: what fills short lists."""
+        return self._items.ids(name for name, _ in self.top)
+
+    def shown(self, n: int) -> list[tuple[str, float]]:
+        """The best ``n`` trending items that may be shown."""
+        self.hood.reserve()
+        allowed = ~self.hood.blocked[self.fill]
+        return [line for line, keep in zip(self.top, allowed.tolist(), strict=True) if keep][:n]
+
+    async def start(self) -> None:
+        """Connect and begin at the beginning of every partition."""
+        await self._consumer.start()
+        topics = (NEIGHBORS.full(self._settings), TRENDING.full(self._settings))
+        self._consumer.assign(
+            [TopicPartition(t, p) for t in topics for p in range(self._settings.partitions)]
+        )
+        await self._consumer.seek_to_beginning()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._consumer.stop()
+
+    async def catch_up(self) -> None:
+        """Read up to the ends as they are now."""
+        ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
+        while any([await self._consumer.position(at) < end for at, end in ends.items()]):
+            await self.poll(100)
+        log.info("neighbours followed", items=len(self._items))
+
+    async def poll(self, timeout_ms: int = 500) -> None:
+        """Apply what came. A pause between polls gathers records, which cost less together."""
+        found = await self._consumer.getmany(timeout_ms=timeout_ms)
+        for at, records in found.items():
+            if at.topic == NEIGHBORS.full(self._settings):
+                self._learn(records)
+            else:
+                self.trending[at.partition] = records[-1].value
+                self.top = merge(self.trending.values(), 200)
+
+    def _learn(self, records: Sequence[Any]) -> None:
+        """Apply neighbour records; a tombstone (no value) is an item that nobody counts any more."""
+        present = [record for record in records if record.value is not None]
+        applied = self.hood.apply([r.key.decode() for r in present], [r.value for r in present])
+        self.stale.update(applied.stale)
+        self.flagged.update(applied.flagged)

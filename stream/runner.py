@@ -1,0 +1,160 @@
+"""Runs one partition: feeds it bundles, retries, takes it again, acknowledges. Nothing leaves the loop.
+
+Faust would skip a batch whose agent raised, so every error ends here: what may pass is tried again with the
+partition taken anew; what cannot pass ends the process with a clear message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import EventT
+
+from state.store import Doubt, Fenced, StoreFull
+from stream.delivery import Delivery, Gap, LogMismatch
+from stream.transport import Bundle, bundle_of
+
+log = structlog.get_logger(__name__)
+
+PASSING = (Doubt, StoreFull, KafkaError, OSError, TimeoutError)
+"""Errors that time may heal."""
+ATTEMPTS = 5
+"""A batch that fails this often for a reason that time does not heal ends the process."""
+BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+
+
+class Side(Protocol):
+    """A partition's steps: `Shopper` or `Shelf`."""
+
+    delivery: Delivery
+
+    async def take(self) -> None:
+        """Become the owner."""
+
+    async def handle(self, bundles: Sequence[Bundle]) -> None:
+        """Process bundles, in order."""
+
+    async def pulse(self) -> bool:
+        """What is due without input. True: everything handled so far is in the store and sent."""
+
+
+class Runner:
+    """One partition's task. ``events`` are acknowledged in order, after the store has them."""
+
+    def __init__(
+        self,
+        name: str,
+        side: Side,
+        *,
+        batch_events: int,
+        pulse_s: float,
+        reread: Callable[[Runner], Awaitable[None]],
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.name = name
+        self.side = side
+        self.owned = True
+        self._batch_events = batch_events
+        self._pulse_s = pulse_s
+        self._reread = reread
+        self._fatal = fatal
+        self._inbox: asyncio.Queue[EventT[Any]] = asyncio.Queue(maxsize=8)
+        self._held: list[EventT[Any]] = []
+        self._stopping = False
+
+    async def put(self, event: EventT[Any]) -> None:
+        """Hand a bundle in; waits while the partition is behind."""
+        await self._inbox.put(event)
+
+    def stop(self) -> None:
+        """End after the batch at hand."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Until stopped or fenced for good."""
+        while not self._stopping:
+            events = await self._next()
+            self._held += events
+            if not await self._attempt([bundle_of(event) for event in events]):
+                return
+
+    async def _next(self) -> list[EventT[Any]]:
+        """What waits, up to a batch; an empty list when the pulse is due first."""
+        try:
+            events = [await asyncio.wait_for(self._inbox.get(), self._pulse_s)]
+        except TimeoutError:
+            return []
+        count = len(bundle_of(events[0]).records)
+        while count < self._batch_events and not self._inbox.empty():
+            events.append(self._inbox.get_nowait())
+            count += len(bundle_of(events[-1]).records)
+        return events
+
+    async def _attempt(self, bundles: list[Bundle]) -> bool:
+        """Process until it succeeds. False: the partition is lost, or the process must end."""
+        failures = 0
+        while not self._stopping:
+            try:
+                if bundles:
+                    await self.side.handle(bundles)
+                if await self.side.pulse():
+                    self._acknowledge()
+                return True
+            except Gap as gap:
+                log.warning("reading again", partition=self.name, reason=str(gap))
+                await self._start_over()
+                return True
+            except LogMismatch as error:
+                self._fatal(error)
+                return False
+            except Fenced:
+                if not self.owned:
+                    return False
+                log.warning("fenced by another worker; taking the partition again", partition=self.name)
+            except PASSING as error:
+                log.warning("waiting for broker or store", partition=self.name, error=repr(error))
+            except Exception as error:
+                log.exception("batch failed", partition=self.name, attempt=failures + 1)
+                if failures + 1 >= ATTEMPTS:
+                    self._fatal(error)
+                    return False
+            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+            failures += 1
+            if not await self.retake():
+                return False
+            bundles = [bundle_of(event) for event in self._held]
+        return False
+
+    async def retake(self) -> bool:
+        """Take the partition again; its state is read anew from the store."""
+        attempt = 0
+        while self.owned and not self._stopping:
+            try:
+                await self.side.take()
+                return True
+            except LogMismatch as error:
+                self._fatal(error)
+                return False
+            except (*PASSING, Fenced) as error:
+                log.warning("cannot take the partition yet", partition=self.name, error=repr(error))
+                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+                attempt += 1
+        return False
+
+    async def _start_over(self) -> None:
+        """Drop what is buffered, in memory too, and read from the position."""
+        self._held.clear()
+        while not self._inbox.empty():
+            self._inbox.get_nowait()
+        await self.retake()
+        await self._reread(self)
+
+    def _acknowledge(self) -> None:
+        """Batch 5."""
+        for event in self._held:
+            event.ack()
+        self._held.clear()

@@ -1,0 +1,368 @@
+"""The item side of a partition: co-occurrence rows, popularity and the catalogue of its items.
+
+Increments are folded into memory as they come; changed lists are published from memory, and a checkpoint
+writes rows and positions together, after every list it covers is published: a row that changed a hundred
+times is written once. What a lost worker had folded since its checkpoint is folded again, equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from state.keys import Keys
+from state.model import Position, Put, View, Write, version
+from stream.codec import DeadLetter, Limits, Record, decode_catalog
+from stream.core import views
+from stream.core.items import Items
+from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, pack_records
+from stream.core.ranking import rank
+from stream.core.rows import Rows
+from stream.core.trending import Popularity, top_record
+from stream.core.weights import Decay
+from stream.delivery import Delivery, Effects, Gap, Output, Ports, position_after
+from stream.follower import Follower
+from stream.letters import bad_mail, dead_letter
+from stream.mail import BACKWARD, HIT, Increments, join, unpack
+from stream.ownership import ItemPartitions
+from stream.settings import Settings
+from stream.topics import CATALOG, INCREMENTS, NEIGHBORS, TRENDING
+from stream.transport import Bundle
+
+I32 = NDArray[np.int32]
+log = structlog.get_logger(__name__)
+_META_FORMAT = 1
+TOP_ITEMS = 200
+"""Items of a partition's record in topic `trending`."""
+
+
+class Meta(msgspec.Struct, array_like=True):
+    """An item partition's own state: the last source position of each sender, and tallies."""
+
+    format: int = _META_FORMAT
+    senders: dict[int, int] = {}
+    segments: int = 0
+    repeats: int = 0
+    catalog: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all item partitions of a worker share; an item belongs to one of them only."""
+
+    settings: Settings
+    keys: Keys
+    items: Items
+    follower: Follower
+    limits: Limits
+    part_of: ItemPartitions
+    rows: Rows
+    popularity: Popularity
+    decay: Decay
+
+
+@dataclass
+class Shelf:
+    """One item partition: topics `increments` and `catalog`."""
+
+    partition: int
+    ports: Ports
+    context: Context
+
+    def __post_init__(self) -> None:
+        topics = (INCREMENTS.name, CATALOG.name)
+        self.delivery = Delivery(f"i{self.partition}", self.partition, topics, self.ports, self.context.keys)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.meta = Meta()
+        self.catalog: dict[int, dict[str, Any]] = {}
+        self.changed_catalog: set[int] = set()
+        self.dirty: set[int] = set()
+        self.unpublished: set[int] = set()
+        self.letters: list[tuple[str, DeadLetter]] = []
+        self.reached: dict[str, Position] = {}
+        self.published = 0
+        self._publish_at = self._checkpoint_at = self._trending_at = 0.0
+        self._trended: list[tuple[str, float]] = []
+        self._merged: list[tuple[str, float]] = []
+
+    async def take(self) -> None:
+        """Become the owner, and start from what the store holds."""
+        context = self.context
+        mine = np.flatnonzero(
+            context.part_of.of(np.arange(len(context.items), dtype=np.int32)) == self.partition
+        )
+        context.rows.drop(mine.astype(np.int32))
+        context.popularity.drop(mine.astype(np.int32))
+        self._clear()
+        await self.delivery.take()
+        (stored,) = await self.delivery.session.get([context.keys.meta(self.delivery.part)])
+        self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
+        self.reached = dict(self.delivery.head.positions)
+        await self._load(context.follower.hood.active(mine.astype(np.int32), context.popularity.hours))
+
+    async def handle(self, bundles: Sequence[Bundle]) -> None:
+        """Fold what came into memory. Nothing is acknowledged before the next checkpoint."""
+        entries: list[Increments] = []
+        for bundle in bundles:
+            records = self._uncovered(bundle)
+            if not records:
+                continue
+            if bundle.topic.endswith(CATALOG.name):
+                await self._upsert(records)
+            else:
+                entries += self._open(records)
+        if entries:
+            await self._fold(join(entries))
+
+    def _uncovered(self, bundle: Bundle) -> list[Record]:
+        topic = CATALOG.name if bundle.topic.endswith(CATALOG.name) else INCREMENTS.name
+        held = self.reached[topic].offset
+        if bundle.first is not None and bundle.first > held:
+            raise Gap(f"bundle begins at {bundle.first}, the position is {held}")
+        records = [record for record in bundle.records if record.offset >= held]
+        if records:
+            self.reached[topic] = position_after(records)
+        return records
+
+    # Increments
+
+    def _open(self, records: Sequence[Record]) -> list[Increments]:
+        """Entries of the messages, without what a sender repeated; a damaged message goes to dead letters."""
+        opened: list[Increments] = []
+        for record in records:
+            try:
+                sender, entries = unpack(record.value or b"", self.context.items)
+            except ValueError as error:
+                self.letters.append((INCREMENTS.name, bad_mail(record, str(error))))
+                continue
+            opened.append(self._unseen(sender, entries))
+        return opened
+
+    def _unseen(self, sender: int, entries: Increments) -> Increments:
+        """Drop segments at or before the sender's last source position; remember the new one."""
+        last = self.meta.senders.get(sender, -1)
+        fresh = entries.source > last
+        if len(fresh):
+            self.meta.senders[sender] = max(last, int(entries.source[-1]))
+        self.meta.segments += len(np.unique(entries.source))
+        self.meta.repeats += len(np.unique(entries.source[~fresh]))
+        return entries if fresh.all() else entries.take(fresh)
+
+    async def _fold(self, entries: Increments) -> None:
+        context = self.context
+        await self._load(np.unique(entries.row))
+        hits = entries.kind == HIT
+        context.popularity.add(entries.row[hits], entries.time[hits], entries.weight[hits])
+        pairs = entries.take(~hits)
+        touched = np.unique(entries.row)
+        if len(pairs.row):
+            context.rows.fold(
+                pairs.row, pairs.col, pairs.period, pairs.weight, pairs.kind == BACKWARD, pairs.time
+            )
+        self.dirty.update(touched.tolist())
+        self.unpublished.update(touched.tolist())
+
+    async def _load(self, items: I32) -> None:
+        """Bring rows, popularity and catalogue entries that are not in memory, in one MGET."""
+        context, part = self.context, self.delivery.part
+        missing = context.rows.missing(items)
+        if not len(missing):
+            return
+        names = [context.items.name(at) for at in missing.tolist()]
+        wanted = [context.keys.row(part, name) for name in names]
+        wanted += [context.keys.catalog(part, name) for name in names]
+        found = await self.delivery.session.get(wanted)
+        sections = context.rows.unpack(missing, found[: len(names)])
+        context.popularity.unpack(missing, sections)
+        for at, blob in zip(missing.tolist(), found[len(names) :], strict=True):
+            if blob is not None:
+                self.catalog[at] = msgspec.msgpack.decode(blob)
+
+    # The catalogue
+
+    async def _upsert(self, records: Sequence[Record]) -> None:
+        """Catalogue events: the fields an event gives replace the item's; the others stay."""
+        found, dead = decode_catalog(records, self.context.limits)
+        self.letters += [(CATALOG.name, letter) for letter in dead]
+        ids = self.context.items.ids(item.item for item in found)
+        await self._load(np.unique(ids))
+        for at, item in zip(ids.tolist(), found, strict=True):
+            given = {name: value for name, value in msgspec.structs.asdict(item).items() if value is not None}
+            self.catalog[at] = self.catalog.get(at, {}) | given
+        self.changed_catalog.update(ids.tolist())
+        self.dirty.update(ids.tolist())
+        self.unpublished.update(ids.tolist())
+        self.meta.catalog += len(found)
+
+    # What goes out
+
+    async def pulse(self) -> bool:
+        """Publish and checkpoint when it is time. True: everything handled so far is in the store."""
+        settings, now = self.context.settings, self.ports.now_ms()
+        if self.unpublished and now >= self._publish_at:
+            await self._publish()
+            self._publish_at = now + settings.publish_s * 1000
+        if now >= self._trending_at:
+            await self._publish_trending()
+            self._trending_at = now + settings.trending_s * 1000
+        if self._uncommitted() and (self.letters or now >= self._checkpoint_at):
+            await self._checkpoint()
+            self._checkpoint_at = self.ports.now_ms() + settings.checkpoint_s * 1000
+            return True
+        return not self._uncommitted()
+
+    def _uncommitted(self) -> bool:
+        return self.reached != self.delivery.head.positions
+
+    def _version(self) -> tuple[int, int]:
+        """Versions between checkpoints: the term, and a count that grows with every publication."""
+        self.published += 1
+        return self.delivery.head.epoch.term, self.published
+
+    async def _publish(self) -> None:
+        ids = np.array(sorted(self.unpublished), dtype=np.int32)
+        await self._load(ids)
+        term, n = self._version()
+        records = self._records(ids, term, n)
+        await self.ports.sender.publish(self.partition, records)
+        await self.ports.store.put_views(self._views(ids, version(term, n), records))
+        self.unpublished.clear()
+        self.changed_catalog.clear()
+
+    def _records(self, ids: I32, term: int, n: int) -> list[Output]:
+        """Records of topic `neighbors` for items [r]: lists and sums, decayed to each row's newest event."""
+        context = self.context
+        top, sums = context.rows.top(ids), context.rows.sums(ids)
+        factor = context.decay.age_factors(sums.base, sums.last)
+        forward, backward = sums.forward * factor, sums.backward * factor
+        beta, held = context.settings.backward, top.cols >= 0
+        hour = context.popularity.newest_hour(ids)
+        values = pack_records(
+            Records(
+                flags=self._flags(ids),
+                term=np.full(len(ids), term),
+                n=np.full(len(ids), n),
+                last=sums.last,
+                row_sum=forward + backward,
+                # A pair that row j holds backward was added forward to column j, and the other way round.
+                col_sum=backward / beta + forward * beta,
+                price=np.array([self.catalog.get(at, {}).get("price") or 0.0 for at in ids.tolist()]),
+                popularity=context.popularity.scores(ids, context.settings.trending_half_life_s, hour).astype(
+                    np.float32
+                ),
+                k=np.count_nonzero(held, axis=1),
+                hashes=np.where(held, context.items.hashes[top.cols], np.uint64(0)),
+                weights=(top.weights * factor[:, None]).astype(np.float32),
+            )
+        )
+        names = [context.items.name(at).encode() for at in ids.tolist()]
+        return [Output(NEIGHBORS.name, name, value) for name, value in zip(names, values, strict=True)]
+
+    def _flags(self, ids: I32) -> NDArray[np.uint8]:
+        flags = np.zeros(len(ids), dtype=np.uint8)
+        for row, at in enumerate(ids.tolist()):
+            if (known := self.catalog.get(at)) is not None:
+                flags[row] |= HIDDEN if known.get("hidden") else 0
+                flags[row] |= OUT_OF_STOCK if known.get("stock") == 0 else 0
+                flags[row] |= HAS_PRICE if known.get("price") is not None else 0
+        return flags
+
+    def _views(self, ids: I32, at_version: str, records: Sequence[Output]) -> list[View]:
+        """Public lists of items [r], and what the catalogue says of those it changed.
+
+        Our own records are applied first, so that a list never waits for its own way through the broker.
+        """
+        context, keys, items = self.context, self.context.keys, self.context.items
+        names = [items.name(at) for at in ids.tolist()]
+        context.follower.hood.apply(names, [record.value for record in records])
+        itself = np.arange(len(ids), dtype=np.int32), ids
+        none = np.zeros(0, dtype=np.int32)
+        ranked = rank(context.follower.hood, ids[:, None], itself, context.settings.list_items, 1.0, none)
+        identities = [f"{self.delivery.part}-{at_version}-{name}" for name in names]
+        times = context.rows.sums(ids).last
+        lists = views.neighbors_views(at_version, identities, times, ids, ranked, items)
+        found = [View(keys.neighbors(name), value) for name, value in zip(names, lists, strict=True)]
+        for at in sorted(self.changed_catalog):
+            fields = self.catalog[at]
+            found.append(
+                View(keys.item(items.name(at)), views.item_view(at_version, self.ports.now_ms(), fields))
+            )
+        return found
+
+    async def _publish_trending(self) -> None:
+        """The partition's top list, and, by the owner of partition 0, the merged view."""
+        context, half_life = self.context, self.context.settings.trending_half_life_s
+        everything = np.arange(len(context.items), dtype=np.int32)
+        mine = everything[context.part_of.of(everything) == self.partition]
+        hour = context.popularity.newest_hour(mine)
+        ids, scores = context.popularity.top(mine, TOP_ITEMS, half_life, hour)
+        top = [
+            (context.items.name(at), score) for at, score in zip(ids.tolist(), scores.tolist(), strict=True)
+        ]
+        if top and top != self._trended:
+            value = top_record(self.partition, version(*self._version()), hour, half_life, top)
+            key = b"%d" % self.partition
+            await self.ports.sender.publish(self.partition, [Output(TRENDING.name, key, value)])
+            self._trended = top
+        if self.partition == 0:
+            await self._publish_merged()
+
+    async def _publish_merged(self) -> None:
+        top = self.context.follower.shown(self.context.settings.list_items)
+        if top and top != self._merged:
+            at_version, now_ms = version(*self._version()), self.ports.now_ms()
+            view = views.trending_view(at_version, f"trending-{at_version}", now_ms, top)
+            await self.ports.store.put_views([View(self.context.keys.trending(), view)])
+            self._merged = top
+
+    def note(self, stale: Set[int], flagged: Set[int]) -> None:
+        """Publish again what another worker's older record overwrote, and lists with an item whose flag changed."""
+        again = {at for at in stale if self._owner(at) == self.partition}
+        if flagged:
+            hood = self.context.follower.hood
+            holders = np.flatnonzero(np.isin(hood.cols, list(flagged)).any(axis=1)).astype(np.int32)
+            holders = holders[holders < len(self.context.items)]
+            again.update(holders[self.context.part_of.of(holders) == self.partition].tolist())
+        self.unpublished |= again
+
+    def _owner(self, at: int) -> int:
+        return int(self.context.part_of.of(np.array([at], dtype=np.int32))[0])
+
+    async def _checkpoint(self) -> None:
+        """Rows, catalogue, positions and dead letters in one transaction, once their lists are published."""
+        if self.unpublished:
+            await self._publish()
+        new = self.delivery.reached(self.reached)
+        letters, self.letters = self.letters, []
+        self.meta.dead += len(letters)
+        effects = Effects(
+            writes=self._writes(),
+            dead=sorted({(topic, letter.offset) for topic, letter in letters}),
+            dead_letters=[dead_letter(topic, self.partition, letter) for topic, letter in letters],
+        )
+        await self.delivery.transact(new, effects)
+        self.dirty.clear()
+        await self.delivery.publish(effects)
+
+    def _writes(self) -> list[Write]:
+        context, part = self.context, self.delivery.part
+        ids = np.array(sorted(self.dirty), dtype=np.int32)
+        writes: list[Write] = [Put(context.keys.meta(part), msgspec.msgpack.encode(self.meta))]
+        blobs = context.rows.pack(ids)
+        sections = context.popularity.pack(ids)
+        for at, blob, section in zip(ids.tolist(), blobs, sections, strict=True):
+            name = context.items.name(at)
+            writes.append(Put(context.keys.row(part, name), blob + section))
+            if at in self.catalog:
+                document = msgspec.msgpack.encode(self.catalog[at])
+                writes.append(Put(context.keys.catalog(part, name), document))
+        return writes

@@ -1,0 +1,344 @@
+"""The shopper side of a partition: who its users are, and the steps of a batch around the pure step."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from state.keys import Keys
+from state.model import Delete, DeleteField, Put, PutField, Write, version
+from stream.codec import Columns, DeadLetter, Limits, Record, decode
+from stream.core import views
+from stream.core.engaged import UserState
+from stream.core.engagement import Engine
+from stream.core.items import Items
+from stream.core.messages import decision_hash, message_id
+from stream.core.neighborhood import Neighborhood
+from stream.core.ranking import rank
+from stream.core.step import Counting, Result, View, step
+from stream.core.users import Bounds, UserTable, bought, pack, profile
+from stream.delivery import Delivery, Effects, Gap, Output, Ports, position_after
+from stream.events import CODE
+from stream.follower import Follower
+from stream.letters import dead_letter
+from stream.mail import Packer
+from stream.ownership import ItemPartitions
+from stream.settings import Settings
+from stream.signing import tick_event, verifier
+from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS, INCREMENTS, RECOMMENDATIONS
+from stream.transport import Bundle
+
+I64 = NDArray[np.int64]
+_META_FORMAT = 1
+
+
+class Meta(msgspec.Struct, array_like=True):
+    """A shopper partition's own state: watermark, tallies, decision hash (MessagePack array).
+
+    ``live`` tells whether the event that last raised the watermark was fresh when received.
+    """
+
+    format: int = _META_FORMAT
+    watermark: int = 0
+    live: bool = False
+    decisions: int = 0
+    accepted: int = 0
+    repeats: int = 0
+    dead: int = 0
+    ticks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all shopper partitions of a worker share."""
+
+    settings: Settings
+    keys: Keys
+    items: Items
+    follower: Follower
+    counting: Counting
+    engine: Engine
+    limits: Limits
+    signing_key: bytes
+    part_of: ItemPartitions
+
+    @property
+    def hood(self) -> Neighborhood:
+        """Everybody's neighbour lists."""
+        return self.follower.hood
+
+
+class Alarms:
+    """When each user's next timer is due; the earliest first. Lazy deletion keeps a change at O(log n)."""
+
+    def __init__(self, due: dict[str, int]) -> None:
+        self.due = due
+        self._heap = [(at, user) for user, at in due.items()]
+        heapq.heapify(self._heap)
+
+    def set(self, user: str, at: int | None) -> None:
+        """Set or remove a user's alarm."""
+        if at is None:
+            self.due.pop(user, None)
+        else:
+            self.due[user] = at
+            heapq.heappush(self._heap, (at, user))
+
+    def earliest(self) -> int | None:
+        """When the next timer is due."""
+        while self._heap and self.due.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def until(self, watermark: int) -> list[str]:
+        """Users with a timer due at or before the watermark; they stay until `set` says otherwise."""
+        taken: dict[str, int] = {}
+        while (at := self.earliest()) is not None and at <= watermark:
+            _, user = heapq.heappop(self._heap)
+            taken[user] = at
+        for user, at in taken.items():
+            heapq.heappush(self._heap, (at, user))
+        return sorted(taken)
+
+
+@dataclass
+class Shopper:
+    """One partition of `events`: its delivery, and the cache of its users."""
+
+    partition: int
+    ports: Ports
+    context: Context
+    meta: Meta = field(default_factory=Meta)
+
+    def __post_init__(self) -> None:
+        context = self.context
+        part = f"u{self.partition}"
+        self.delivery = Delivery(part, self.partition, (EVENTS.name,), self.ports, context.keys)
+        self._verify = verifier(context.signing_key, self.partition)
+        self._packer = Packer(context.items, self.partition)
+        self._forget_cache()
+
+    def _forget_cache(self) -> None:
+        settings = self.context.settings
+        bounds = Bounds(settings.history, settings.interest_items, settings.dedupe_ids)
+        self.table = UserTable(bounds)
+        self.engaged: dict[str, UserState] = {}
+        self.alarms = Alarms({})
+        self._ticked: tuple[int, int] | None = None
+
+    async def take(self) -> None:
+        """Become the owner, and start from what the store holds."""
+        await self.delivery.take()
+        self._forget_cache()
+        keys, part, session = self.context.keys, self.delivery.part, self.delivery.session
+        (stored,) = await session.get([keys.meta(part)])
+        self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
+        timers = await session.fields(keys.timers(part))
+        self.alarms = Alarms({user: int(due) for user, due in timers.items()})
+
+    async def handle(self, bundles: Sequence[Bundle]) -> None:
+        """Steps 1 to 4 of a batch; the caller acknowledges. Raises Gap, Fenced, Doubt, StoreFull."""
+        records = self._uncovered(bundles)  # 1
+        if not records:
+            return
+        columns, dead = self._decode(records)
+        view, user = await self._load(columns)
+        result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
+        new = self.delivery.reached({EVENTS.name: position_after(records)})
+        meta = self._tally(result, columns, dead)
+        effects = self._effects(new.epoch.term, new.n, view, result, columns, dead, meta)
+        await self.delivery.transact(new, effects)  # 3
+        self._keep(view, result, meta)
+        await self.delivery.publish(effects)  # 4
+
+    def _uncovered(self, bundles: Sequence[Bundle]) -> list[Record]:
+        reached = self.delivery.position(EVENTS.name)
+        records: list[Record] = []
+        for bundle in bundles:
+            if bundle.first is not None and bundle.first > reached:
+                raise Gap(f"bundle begins at {bundle.first}, the position is {reached}")
+            records += self.delivery.uncovered(EVENTS.name, bundle.records)
+            reached = max(reached, bundle.next)
+        return records
+
+    def _decode(self, records: Sequence[Record]) -> tuple[Columns, list[DeadLetter]]:
+        context = self.context
+
+        return decode(records, context.items, context.limits, self._verify)
+
+    async def _load(self, columns: Columns) -> tuple[View, I64]:
+        """The state a batch touches; what is not in memory comes in one MGET."""
+        names = [name for name in dict.fromkeys(columns.user) if name]
+        at = {name: row for row, name in enumerate(names)}
+        user = np.array([at.get(name, -1) for name in columns.user], dtype=np.int64)
+        concerned = {columns.user[event] for event in columns.details}
+        concerned.update(self.alarms.until(self._reach(columns)))
+        await self._fetch(names, [name for name in concerned if name not in self.engaged])
+        rows = self.table.take(self.table.slots(names))
+        engaged = {name: self.engaged[name] for name in concerned}
+        return View(names, rows, engaged, self.meta.watermark, self.context.items.hashes), user
+
+    def _reach(self, columns: Columns) -> int:
+        if not len(columns.time):
+            return self.meta.watermark
+        newest = int(np.minimum(columns.time, columns.received).max()) - self.context.counting.lateness_ms
+        return max(self.meta.watermark, newest)
+
+    async def _fetch(self, names: list[str], concerned: list[str]) -> None:
+        keys, part = self.context.keys, self.delivery.part
+        slots = self.table.slots(names)
+        missing = [names[at] for at in np.flatnonzero(slots < 0).tolist()]
+        wanted = [keys.user(part, name) for name in missing]
+        wanted += [keys.engagement(part, name) for name in concerned]
+        found = await self.delivery.session.get(wanted) if wanted else []
+        self.table.load(missing, found[: len(missing)], self.context.items)
+        for name, blob in zip(concerned, found[len(missing) :], strict=True):
+            self.engaged[name] = UserState.unpack(blob)
+
+    def _tally(self, result: Result, columns: Columns, dead: Sequence[DeadLetter]) -> Meta:
+        meta, ticks = self.meta, int(np.count_nonzero(np.array(columns.user, dtype=object) == ""))
+        accepted = int(np.count_nonzero(result.fresh))
+        live_ms = self.context.settings.tick_live_s * 1000
+        return msgspec.structs.replace(
+            meta,
+            watermark=result.watermark,
+            live=meta.live if result.raised_age is None else result.raised_age <= live_ms,
+            decisions=(meta.decisions + decision_hash(result.decisions)) % 2**64,
+            accepted=meta.accepted + accepted,
+            repeats=meta.repeats + len(columns.time) - ticks - accepted,
+            dead=meta.dead + len(dead),
+            ticks=meta.ticks + ticks,
+        )
+
+    def _effects(
+        self,
+        term: int,
+        n: int,
+        view: View,
+        result: Result,
+        columns: Columns,
+        dead: Sequence[DeadLetter],
+        meta: Meta,
+    ) -> Effects:
+        touched = np.flatnonzero(result.last >= 0)
+        return Effects(
+            writes=[*self._writes(view, result, touched), self._put_meta(meta)],
+            outputs=[
+                *self._lists(version(term, n), view, result, columns, touched),
+                *self._messages(result, columns),
+            ],
+            mail=self._mail(result),
+            dead=sorted({(EVENTS.name, letter.offset) for letter in dead}),
+            dead_letters=[dead_letter(EVENTS.name, self.partition, letter) for letter in dead],
+        )
+
+    def _put_meta(self, meta: Meta) -> Put:
+        return Put(self.context.keys.meta(self.delivery.part), msgspec.msgpack.encode(meta))
+
+    def _writes(self, view: View, result: Result, touched: I64) -> Iterable[Write]:
+        keys, part = self.context.keys, self.delivery.part
+        blobs = pack(result.rows.take(touched), self.context.items)
+        for at, blob in zip(touched.tolist(), blobs, strict=True):
+            name = view.names[at]
+            key = keys.user(part, name)
+            yield Delete(key) if name in result.forgotten else Put(key, blob)
+        for name, state in result.engaged.items():
+            key, packed = keys.engagement(part, name), state.pack()
+            yield Put(key, packed) if packed else Delete(key)
+        for name, due in result.alarms.items():
+            field_of = keys.timers(part)
+            yield DeleteField(field_of, name) if due is None else PutField(field_of, name, b"%d" % due)
+
+    def _lists(
+        self, at_version: str, view: View, result: Result, columns: Columns, touched: I64
+    ) -> Iterable[Output]:
+        """A fresh list for each user of the batch: ranked now, published as a message and as a view."""
+        context = self.context
+        settings = context.settings
+        rows = result.rows.take(touched)
+        last = result.last[touched]
+        time = columns.time[last]
+        since = time // 1000 - int(settings.exclude_bought_s)
+        ranked = rank(
+            context.hood,
+            profile(rows, settings.profile_items),
+            bought(rows, CODE["purchase"], since),
+            settings.list_items,
+            settings.profile_discount,
+            context.follower.fill,
+        )
+        names = [view.names[at] for at in touched.tolist()]
+        ids = [
+            f"{self.partition}-{offset}-{index}-recs-0"
+            for offset, index in zip(columns.offset[last].tolist(), columns.index[last].tolist(), strict=True)
+        ]
+        values = views.recs_views(at_version, ids, time, names, ranked, context.items)
+        for name, value, newest in zip(names, values, time.tolist(), strict=True):
+            gone = name in result.forgotten
+            yield Output(
+                RECOMMENDATIONS.name,
+                name.encode(),
+                views.tombstone(at_version, newest, name) if gone else value,
+                view=context.keys.recs(name),
+                expires_s=86_400 if gone else 0,
+            )
+
+    def _messages(self, result: Result, columns: Columns) -> Iterable[Output]:
+        for kind, topic, said in (
+            ("nudge", ENGAGEMENTS, result.messages),
+            ("decision", DECISIONS, result.decisions),
+        ):
+            running: dict[int, int] = {}
+            for one in said:
+                n = running[one.at] = running.get(one.at, -1) + 1
+                offset, index = int(columns.offset[one.at]), int(columns.index[one.at])
+                identity = message_id(self.partition, offset, index, kind, n)
+                yield Output(topic.name, one.user.encode(), one.json(identity))
+
+    def _mail(self, result: Result) -> list[tuple[int, Output]]:
+        entries = result.increments
+        if entries is None:
+            return []
+        target = self.context.part_of.of(entries.row)
+        return [
+            (to, Output(INCREMENTS.name, None, message))
+            for to in np.unique(target).tolist()
+            for message in self._packer.pack(entries.take(target == to))
+        ]
+
+    def _keep(self, view: View, result: Result, meta: Meta) -> None:
+        """Results enter the cache only after the transaction."""
+        slots = self.table.slots(view.names)
+        self.table.put(slots, result.rows)
+        self.engaged.update(result.engaged)
+        for name, due in result.alarms.items():
+            self.alarms.set(name, due)
+        self.meta = meta
+        self.table.trim(self.context.settings.cached_users, slots)
+        if len(self.engaged) > self.context.settings.cached_users:
+            self.engaged.clear()
+
+    async def pulse(self) -> bool:
+        """Batch 5 needs no wait here; a timer that is due in silence gets its tick."""
+        tick = self._tick(self.ports.now_ms())
+        if tick is not None and await self._read_to_end():
+            await self.ports.sender.publish(self.partition, [tick])
+        return True
+
+    async def _read_to_end(self) -> bool:
+        _, end = await self.ports.log.bounds(EVENTS.name, self.partition)
+        return self.delivery.position(EVENTS.name) >= end
+
+    def _tick(self, now_ms: int) -> Output | None:
+        """The tick that lets a silent partition's timer fire: only while its newest event was live."""
+        due = self.alarms.earliest()
+        reach = now_ms - self.context.counting.lateness_ms
+        if due is None or due >= reach or not self.meta.live or self._ticked == (due, self.delivery.head.n):
+            return None
+        self._ticked = (due, self.delivery.head.n)
+        return Output(EVENTS.name, None, tick_event(self.context.signing_key, self.partition, now_ms))

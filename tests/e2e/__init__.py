@@ -1,0 +1,1 @@
+"""The whole, from outside: a real broker, a real store, a real worker process."""
