@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import chain, compress
+from itertools import compress
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import msgspec
@@ -427,10 +427,10 @@ class _Facts:
         get = _CODES.get
         kind = np.frombuffer(bytes([get(event.type, OTHER) for event in events]), dtype=np.uint8)
         user = [event.user or event.anonymous or "" for event in events]
-        names = [[line.item for line in event.items] if event.items else (event.item,) for event in events]
-        counts = np.fromiter(map(len, names), np.int64, len(names))
-        event = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-        return cls(kind, user, event, list(chain.from_iterable(names)))
+        counts = np.array([len(event.items) if event.items else 1 for event in events], dtype=np.int64)
+        # An event without a list names its item, or none, in a field of the same name as a line's.
+        names = [line.item for event in events for line in event.items or (event,)]
+        return cls(kind, user, np.repeat(np.arange(len(events), dtype=np.int32), counts), names)
 
 
 def _judge(
