@@ -126,10 +126,12 @@ def test_what_is_sent_is_allowed(log: list[Happening]) -> None:
     sent = [(one.at, one.user, one.due) for one in shop.decisions if one.outcome == "sent"]
     assert sent == [(one.at, one.user, one.due) for one in shop.messages]
     for message in shop.messages:
-        times = [one.time for one in shop.messages if one.user == message.user and one.at <= message.at]
+        since = _forgotten(log[: message.at + 1], message.user)
+        mine = [one for one in shop.messages if one.user == message.user]
+        times = [one.time for one in mine if since <= one.at <= message.at]
         assert sum(time > message.time - DAY_MS for time in times) <= 2
         assert sum(time > message.time - WEEK_MS for time in times) <= 3
-        before = _since_forgotten([one for one in log[: message.at + 1] if one.user == message.user])
+        before = [one for one in log[since : message.at + 1] if one.user == message.user]
         assert _answer(before) and message.user not in HELD_OUT
         assert 9 <= datetime.fromtimestamp(
             message.time / 1000, ZoneInfo(_told(before) or "UTC")
@@ -164,9 +166,10 @@ def test_a_fired_timer_moves_on(log: list[Happening]) -> None:
                     assert (trigger.next_timer(after) or timer.due + 1) > timer.due
 
 
-def _since_forgotten(log: list[Happening]) -> list[Happening]:
-    forgotten = [at for at, one in enumerate(log) if one.event and one.event.type == "forget"]
-    return log[forgotten[-1] + 1 :] if forgotten else log
+def _forgotten(log: list[Happening], user: str) -> int:
+    """Where the log begins for a user: after the last `forget`, which erases the caps' counts as well."""
+    mine = [at for at, one in enumerate(log) if one.user == user and one.event and one.event.type == "forget"]
+    return mine[-1] + 1 if mine else 0
 
 
 def _told(log: list[Happening]) -> str:
