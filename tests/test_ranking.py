@@ -43,12 +43,11 @@ class Entry:
 
 
 def hood_of(shop: Shop, neighbors: int = 5, complete: bool = True) -> Neighborhood:
-    """The records of a shop applied; ``complete`` adds a plain record of every item that has none."""
+    """The records of a shop applied; ``complete`` names the items that have none."""
     hood = Neighborhood(Items(), neighbors)
     if complete:
-        shop = {name: Entry({}) for entry in shop.values() for name in entry.list} | shop
+        hood.items.ids(name for entry in shop.values() for name in entry.list)
     hood.apply(list(shop), [entry.value() for entry in shop.values()])
-    hood.items.ids(NAMES)
     return hood
 
 
@@ -90,7 +89,7 @@ def listed(hood: Neighborhood, ranked: Ranked, row: int = 0) -> list[tuple[str, 
 
 def similarity(shop: Shop, i: str, j: str) -> float:
     """S(i→j), by the formula in floats of 64 bits."""
-    column = shop[j].col_sum or 1.0
+    column = (shop[j].col_sum if j in shop else 0.0) or 1.0
     return float(shop[i].list[j] ** 1.15 / ((shop[i].row_sum + 100.0) ** 0.9 * column**0.15))
 
 
@@ -101,7 +100,7 @@ def oracle(
     parts: dict[str, dict[str, float]] = defaultdict(dict)
     for k, i in enumerate(profile):
         for j in shop[i].list if i in shop else ():
-            if j not in barred and j in shop and not shop[j].flags & (HIDDEN | OUT_OF_STOCK):
+            if j not in barred and not (j in shop and shop[j].flags & (HIDDEN | OUT_OF_STOCK)):
                 parts[j][i] = discount**k * similarity(shop, i, j)
     return {j: (sum(found.values()), found) for j, found in parts.items()}
 
@@ -136,7 +135,7 @@ def test_lists_are_those_of_brute_force(
     fill: list[str],
 ) -> None:
     excluded = [(row, name) for row, name in excluded if row < len(profiles)]
-    hood = hood_of(shop, complete=False)
+    hood = hood_of(shop)
     ranked = ranked_of(hood, profiles, excluded, size, discount, fill)
     for row, profile in enumerate(profiles):
         barred = {name for at, name in excluded if at == row}
@@ -168,7 +167,8 @@ def test_lists_do_not_depend_on_the_order_in_which_records_came(
     other = Neighborhood(Items(), 5)
     for name in names:
         other.apply([name], [shop[name].value()])
-    one = hood_of(shop, complete=False)
+    other.items.ids(NAMES)
+    one = hood_of(shop)
     a, b = ranked_of(one, profiles), ranked_of(other, profiles)
     for row in range(len(profiles)):
         assert listed(one, a, row) == listed(other, b, row)
@@ -291,16 +291,22 @@ def test_a_flag_that_changed_is_told_once() -> None:
         assert shown == ([] if flags & (HIDDEN | OUT_OF_STOCK) else ["b"])
 
 
-def test_an_item_is_shown_once_its_record_has_come() -> None:
+@pytest.mark.parametrize("by", ["event", "record", "hidden record"])
+def test_an_item_is_shown_once_its_name_is_known(by: str) -> None:
     hood = hood_of({"a": Entry({"b": 3.0})}, complete=False)
     assert listed(hood, ranked_of(hood, [["a"]])) == []
-    hood.apply(["b"], [Entry({}).value()])
-    assert listed(hood, ranked_of(hood, [["a"]])) == [("b", "a", ITEM_ITEM)]
+    if by == "event":
+        hood.items.add("b")
+    else:
+        hood.apply(["b"], [Entry({}, flags=HIDDEN if by == "hidden record" else 0).value()])
+    shown = [] if by == "hidden record" else [("b", "a", ITEM_ITEM)]
+    assert listed(hood, ranked_of(hood, [["a"]])) == shown
 
 
 def test_a_shorter_list_replaces_a_longer_one_whole() -> None:
     hood = hood_of({"a": Entry({"b": 3.0, "c": 2.0})})
-    hood.apply(["a", "d"], [Entry({"d": 1.0}, version=(1, 2)).value(), Entry({}).value()])
+    hood.items.add("d")
+    hood.apply(["a"], [Entry({"d": 1.0}, version=(1, 2)).value()])
     assert listed(hood, ranked_of(hood, [["a"]])) == [("d", "a", ITEM_ITEM)]
 
 

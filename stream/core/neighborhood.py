@@ -8,8 +8,8 @@ with n_i the row sum of i and n_j the column sum of j. The first factor changes 
 and is kept ready in ``scores``. The column factor n_j^−b changes with every record of j, so it is kept once
 an item in ``column`` and multiplied in when ranking: the lists then depend on the newest record of each item
 alone, not on the order in which records came (a worker that starts reads half of its lists before it has
-seen their neighbours). A column sum of 0 counts as 1. An item without a record is not shown: neither its name
-nor its stock is known, and its owner is about to publish both.
+seen their neighbours). An item without record, or with a column sum of 0, counts n_j = 1. An item whose
+name is not known yet is not shown; its own record brings the name.
 
 C and n_i are decayed to the time of i's last event, n_j to that of j's: a column that rested one half-life
 longer is rated 2^−b (10 %) too low.
@@ -112,6 +112,8 @@ class Neighborhood:
         self.n: I64 = np.zeros(0, dtype=np.int64)
         self.last: I64 = np.zeros(0, dtype=np.int64)
         self._newest = _NEVER
+        self._nameless: list[int] = []
+        self._seen = 0
         self._index = HashIndex(items)
         self.reserve()
 
@@ -121,11 +123,14 @@ class Neighborhood:
         return cls(items, settings.neighbors, Similarity.of(settings))
 
     def reserve(self) -> None:
-        """Make room for every item of the dictionary."""
+        """Make room for every item of the dictionary, and show those that got a name."""
         more = max(len(self.items), 1024) - len(self.cols)
-        if more <= 0:
-            return
-        more = max(more, len(self.cols))
+        if more > 0:
+            self._grow(max(more, len(self.cols)))
+        if self._nameless or self._seen < len(self.items):
+            self._admit()
+
+    def _grow(self, more: int) -> None:
         self.cols = _grown(self.cols, more, -1)
         self.scores = _grown(self.scores, more, 0)
         self.column = _grown(self.column, more, 0)
@@ -133,6 +138,14 @@ class Neighborhood:
         self.row_sum, self.col_sum = _grown(self.row_sum, more, 0), _grown(self.col_sum, more, 0)
         self.term, self.n = _grown(self.term, more, -1), _grown(self.n, more, -1)
         self.last = _grown(self.last, more, _NEVER)
+
+    def _admit(self) -> None:
+        names = self.items.names
+        waiting = [*self._nameless, *range(self._seen, len(names))]
+        self._seen = len(names)
+        self._nameless = [at for at in waiting if names[at] is None]
+        named = np.array([at for at in waiting if names[at] is not None], dtype=np.int64)
+        self.column[named[self.term[named] < 0]] = 1
 
     def apply(self, names: Sequence[str], values: Sequence[bytes]) -> Applied:
         """Take records of the topic, in its order; of each item the greatest version counts.

@@ -32,7 +32,6 @@ ITEM_ITEM, TRENDING = 0, 1
 _CHUNK = 256  # users at a time: their words stay in cache, and a row number fits in 8 bits
 _SCORE_BITS = 31
 _HASH_BITS = 64 - 8 - _SCORE_BITS
-_ROW_SHIFT = np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +49,13 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """All candidates of u users, flat [u·W], by (row, item, position).
+    """All W candidates of u users, sorted by item in each row.
 
-    ``words`` with the row above bit 32; ``position`` among the row's W candidates; ``parts`` of the score;
+    ``words`` [u, W]; flat [u·W] their ``position`` in the row before sorting and ``parts`` of the score;
     ``continues`` [u·W + 1] whether an element's item is that of the one before.
     """
 
-    words: U64
+    words: U32
     position: I64
     parts: F32
     continues: Bool
@@ -69,7 +68,7 @@ def rank(
 
     ``profile`` [U, n] local ids, newest first, −1 padded; ``exclude`` rows [m] and items [m] that must not
     appear; ``discount`` r; ``fill`` [t] distinct items that fill lists that are short, in order. Items
-    that are blocked or have no record are not ranked; items of the profile are, unless excluded. Of equal
+    that are blocked or nameless are not ranked; items of the profile are, unless excluded. Of equal
     parts the newest item is the evidence. ~7–9 µs a user with n = 10, K = 50; 0.15 ms a call.
     Raises ValueError when the dictionary outgrows the item bits (8 million at n = 10, K = 50).
     """
@@ -110,24 +109,22 @@ def _position_bits(hood: Neighborhood, n: int) -> int:
 def _gather(hood: Neighborhood, profile: I32, discount: float, bits: int) -> _Candidates:
     """The candidates of users [u, n], sorted by item. Pads stand last; pads and blocked items have part 0."""
     users, n = profile.shape
-    of = np.where(profile >= 0, profile, 0).ravel()
+    held = profile >= 0
+    of = np.where(held, profile, 0).ravel()
     cols = hood.cols.take(of, axis=0)
-    cols[profile.ravel() < 0] = -1
+    cols[~held.ravel()] = -1
     parts = hood.scores.take(of, axis=0)
-    parts *= np.tile((discount ** np.arange(n)).astype(np.float32), users)[:, None]
-    parts *= np.where(cols < 0, np.float32(0), hood.column.take(cols, mode="clip"))
+    parts *= np.where(held, discount ** np.arange(n), 0.0).astype(np.float32).ravel()[:, None]
+    parts *= hood.column.take(cols, mode="clip")  # a pad is −1, its part is 0 already
     width = n * cols.shape[1]
     words = cols.view(np.uint32).reshape(users, width) << np.uint32(bits)
     words |= np.arange(width, dtype=np.uint32)
     words.sort(axis=1)
-    row = np.arange(users)[:, None]
     position = (words & np.uint32((1 << bits) - 1)).astype(np.int64)
-    keys = words.astype(np.uint64)
-    keys |= row.astype(np.uint64) << _ROW_SHIFT
     return _Candidates(
-        keys.ravel(),
+        words,
         position.ravel(),
-        parts.ravel().take(position + row * width).ravel(),
+        parts.ravel().take(position + np.arange(users)[:, None] * width).ravel(),
         _continues(words >> np.uint32(bits), (1 << (32 - bits)) - 1),
     )
 
@@ -145,34 +142,39 @@ def _sums(found: _Candidates) -> F32:
     """Score of each item: the sum of its parts, at the last of them; 0 elsewhere."""
     continues, parts = found.continues, found.parts
     scores = parts * ~continues[1:]
-    at = np.flatnonzero(continues[:-1] & ~continues[1:])
-    step = 1
+    at = here = np.flatnonzero(continues[:-1] > continues[1:])
     while len(at):
-        scores[at] += parts[at - step]
-        at = at[continues[at - step]]
-        step += 1
+        here = here - 1
+        scores[at] += parts.take(here)
+        live = continues.take(here)
+        at, here = at[live], here[live]
     return scores
 
 
 def _bar(found: _Candidates, scores: F32, row: I64, item: I32, bits: int) -> None:
     """Take the score from excluded items: rows [m] and items [m]."""
+    if not len(row):
+        return
+    # With the row above bit 32, all words are one ascending sequence.
+    above = np.arange(len(found.words), dtype=np.uint64)[:, None] << np.uint64(32)
+    words = (found.words | above).ravel()
     shift = np.uint64(bits)
-    key = (row.astype(np.uint64) << (_ROW_SHIFT - shift)) | item.astype(np.uint64)
-    at = np.searchsorted(found.words, (key + np.uint64(1)) << shift) - 1
+    key = (row.astype(np.uint64) << np.uint64(32 - bits)) | item.astype(np.uint64)
+    at = np.searchsorted(words, (key + np.uint64(1)) << shift) - 1
     # A key before all others gives −1, the last word, which is not its.
-    scores[at[found.words[at] >> shift == key]] = 0
+    scores[at[words[at] >> shift == key]] = 0
 
 
 def _select(
     hood: Neighborhood, profile: I32, found: _Candidates, scores: F32, bits: int, ranked: Ranked, start: int
 ) -> None:
     """Write the best of the users [u, n] into the lists from row ``start`` on."""
-    size, width = ranked.items.shape[1], len(scores) // len(profile)
-    at = _reaching(scores.view(np.int32).reshape(-1, width), size)
+    size, (users, width) = ranked.items.shape[1], found.words.shape
+    at = _reaching(scores.view(np.int32).reshape(users, width), size)
     row = at // width
-    item = ((found.words[at] & np.uint64(0xFFFFFFFF)) >> np.uint64(bits)).astype(np.int32)
+    item = (found.words.ravel()[at] >> np.uint32(bits)).astype(np.int32)
     order = _best_first(row, scores[at], hood.items.hashes[item])
-    place = np.arange(len(row)) - np.searchsorted(row, row)
+    place = np.arange(len(row)) - np.searchsorted(row, np.arange(users))[row]
     order, place = order[place < size], place[place < size]
     at, row, item = at[order], row[order], item[order]
     to = (row + start, place)
