@@ -69,7 +69,7 @@ def rank(
     ``profile`` [U, n] local ids, newest first, −1 padded; ``exclude`` rows [m] and items [m] that must not
     appear; ``discount`` r; ``fill`` [t] distinct items that fill lists that are short, in order. Items
     that are blocked or nameless are not ranked; items of the profile are, unless excluded. Of equal
-    parts the newest item is the evidence. ~7–9 µs a user with n = 10, K = 50; 0.15 ms a call.
+    parts the newest item is the evidence. ~9 µs a user with n = 10, K = 50; 0.15 ms a call.
     Raises ValueError when the dictionary outgrows the item bits (8 million at n = 10, K = 50).
     """
     hood.reserve()
