@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -71,9 +72,9 @@ def iso_time(time_ms: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _template(kind: bytes, version: bytes, own: int, filled: int) -> bytes:
-    """A whole view with %b for id, time, subject, and for item, score and reason of each entry."""
-    head = b'{"version":%b,"id":%%b,"time":"%%bZ","%b":%%b,"items":[' % (version, kind)
+def _template(kind: bytes, own: int, filled: int) -> bytes:
+    """A whole view with %b for version, id, time, subject, and for item, score and reason of each entry."""
+    head = b'{"version":%%b,"id":%%b,"time":"%%bZ","%b":%%b,"items":[' % kind
     return head + b",".join([_ITEM_ITEM] * own + [_TRENDING] * filled) + b"]}"
 
 
@@ -89,14 +90,14 @@ def _views(
     held = ranked.items >= 0
     pieces = _pieces(ranked, held, items)
     quoted = orjson.dumps(version)
-    texts = np.datetime_as_string(times.astype("datetime64[ms]"), unit="ms").astype("S").tolist()
+    texts = np.datetime_as_string(times.astype("datetime64[ms]"), unit="ms").tolist()
     own = np.count_nonzero(held & (ranked.strategy == ITEM_ITEM), axis=1).tolist()
     lengths = np.count_nonzero(held, axis=1)
     ends = np.cumsum(lengths)
     starts = ((ends - lengths) * _PIECES).tolist()
     return [
-        _template(kind, quoted, mine, length - mine)
-        % (orjson.dumps(identity), time, subject, *pieces[start:end])
+        _template(kind, mine, length - mine)
+        % (quoted, orjson.dumps(identity), time.encode(), subject, *pieces[start:end])
         for identity, time, subject, mine, length, start, end in zip(
             ids, texts, subjects, own, lengths.tolist(), starts, (ends * _PIECES).tolist(), strict=True
         )
@@ -105,14 +106,17 @@ def _views(
 
 def _pieces(ranked: Ranked, held: Bool, items: Items) -> list[bytes]:
     """Item, score and reason of all entries, one after the other; no bytecode runs per entry."""
-    because = ranked.because[held]
-    reasons = list(map(items.json.__getitem__, because.tolist()))
+    because, count = ranked.because[held], int(np.count_nonzero(held))
+    if not count:
+        return []
+    # At least two indexes, so it gives a tuple.
+    named = itemgetter(*ranked.items[held].tolist(), *because.tolist())(items.json)
+    pieces = [b""] * (count * _PIECES)
+    pieces[0::_PIECES] = named[:count]
+    # orjson writes an array of float32 several times faster than %-formatting does.
+    scores = orjson.dumps(ranked.scores[held], option=orjson.OPT_SERIALIZE_NUMPY)
+    pieces[1::_PIECES] = scores[1:-1].split(b",")
+    pieces[2::_PIECES] = named[count:]
     for at in np.flatnonzero(because < 0).tolist():
-        reasons[at] = b""
-    pieces = [b""] * (len(because) * _PIECES)
-    pieces[0::_PIECES] = map(items.json.__getitem__, ranked.items[held].tolist())
-    # orjson writes an array of float32 six times faster than %-formatting does.
-    scores = orjson.dumps(ranked.scores[held], option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-    pieces[1::_PIECES] = scores.split(b",") if len(because) else []
-    pieces[2::_PIECES] = reasons
+        pieces[at * _PIECES + 2] = b""
     return pieces
