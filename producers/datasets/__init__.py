@@ -1,1 +1,23 @@
-"""Readers of public data sets."""
+"""Public data sets by name. Their packages come with the extra ``datasets``; no data are kept here."""
+
+from __future__ import annotations
+
+from producers.source import Source
+
+DATASETS = ("complete-journey",)
+"""What `open_dataset` knows."""
+
+
+class DatasetError(ValueError):
+    """A data set that is not installed or is not what it was; the message says what to do."""
+
+
+def open_dataset(name: str, limit_lines: int | None = None) -> Source:
+    """A data set as a source, whole or at least its first ``limit_lines`` lines. Raises DatasetError."""
+    if name != "complete-journey":
+        raise DatasetError(f"no data set {name!r}; there is: {', '.join(DATASETS)}")
+    try:
+        from producers.datasets.complete_journey import CompleteJourney
+    except ImportError as error:
+        raise DatasetError(f"{error}: pip install 'tidewise[datasets]'") from error
+    return CompleteJourney(limit_lines)
