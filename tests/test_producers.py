@@ -28,7 +28,7 @@ from producers.envelope import faults, with_id
 from producers.logs import EventLog, LogError, read_lines
 from producers.partition import partition_of
 from producers.source import Entry
-from stream.admin import BrokerError
+from stream.admin import BrokerError, create_topics
 from stream.codec import Limits, decode
 from stream.core.items import Items
 from stream.embedded import EmbeddedBroker, free_port
@@ -222,6 +222,7 @@ async def test_an_array_spans_at_most_an_hour_of_receipt(settings: Settings) -> 
 
 async def test_arrays_stay_within_the_largest_message(make_settings: Callable[..., Settings]) -> None:
     settings = make_settings(max_message_bytes=4096)
+    await create_topics(settings)
     async with EventProducer(settings, array_size=1000) as producer:
         await producer.send_many(view("ann", query="x" * 700) for _ in range(50))
     records = [record for part in (await stored(settings)).values() for record in part]
@@ -281,6 +282,14 @@ async def test_no_broker_is_told_at_once() -> None:
     url = f"kafka://127.0.0.1:{free_port()}"
     with pytest.raises(BrokerError, match="is it running, and is TIDEWISE_BROKER_URL its address"):
         async with EventProducer(DEFAULTS, broker_url=url):
+            pass
+
+
+@pytest.mark.kafka  # the embedded broker makes topics by use
+async def test_a_missing_topic_is_told(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(connect_timeout_s=1.0)
+    with pytest.raises(BrokerError, match=r"topic .*events is not on .*`tidewise topics create` makes it"):
+        async with EventProducer(settings):
             pass
 
 

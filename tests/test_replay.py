@@ -75,15 +75,13 @@ async def test_a_multiple_of_event_time_paces(settings: Settings, tmp_path: Path
         for at, ms in enumerate(times)
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
-    begin = time.monotonic()
+    begin_ms = time.time() * 1000
     summary = await replay(open_source(str(tmp_path / "a.jsonl"), settings), settings, speed=10)
-    assert 1.2 <= time.monotonic() - begin < 2.5
     assert summary.duration_s >= 1.2
     records = next(part for part in (await stored(settings)).values() if part)
-    # Compared with the clock of the broker's records; sending may lag, never lead.
-    gaps = [record.timestamp - records[0].timestamp for record in records]
-    assert all(gap >= ms / 10 - 20 for gap, ms in zip(gaps, times, strict=True))
-    assert gaps[2] < 600
+    late = [record.timestamp - begin_ms - ms / 10 for record, ms in zip(records, times, strict=True)]
+    assert min(late) > -2, "never early; the broker's clock is cut to a millisecond"
+    assert max(late) < 1000
 
 
 class Cut(Exception):
