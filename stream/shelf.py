@@ -27,6 +27,7 @@ from stream.core.rows import Rows
 from stream.core.trending import Popularity, top_record
 from stream.core.weights import Decay
 from stream.delivery import Delivery, Effects, Gap, Output, Ports, position_after
+from stream.events import CatalogItem
 from stream.follower import Follower
 from stream.letters import bad_mail, dead_letter
 from stream.mail import BACKWARD, HIT, Increments, join, unpack
@@ -38,6 +39,8 @@ from stream.transport import Bundle
 I32 = NDArray[np.int32]
 log = structlog.get_logger(__name__)
 _META_FORMAT = 1
+CATALOG_FIELDS = tuple(name for name in CatalogItem.__struct_fields__ if name not in ("type", "time"))
+"""What is kept of a catalogue event."""
 TOP_ITEMS = 200
 """Items of a partition's record in topic `trending`."""
 
@@ -196,7 +199,7 @@ class Shelf:
         ids = self.context.items.ids(item.item for item in found)
         await self._load(np.unique(ids))
         for at, item in zip(ids.tolist(), found, strict=True):
-            given = {name: value for name, value in msgspec.structs.asdict(item).items() if value is not None}
+            given = {name: value for name in CATALOG_FIELDS if (value := getattr(item, name)) is not None}
             self.catalog[at] = self.catalog.get(at, {}) | given
         self.changed_catalog.update(ids.tolist())
         self.dirty.update(ids.tolist())
@@ -283,7 +286,8 @@ class Shelf:
         """
         context, keys, items = self.context, self.context.keys, self.context.items
         names = [items.name(at) for at in ids.tolist()]
-        context.follower.hood.apply(names, [record.value for record in records])
+        applied = context.follower.hood.apply(names, [record.value for record in records])
+        context.follower.flagged.update(applied.flagged)
         itself = np.arange(len(ids), dtype=np.int32), ids
         none = np.zeros(0, dtype=np.int32)
         ranked = rank(context.follower.hood, ids[:, None], itself, context.settings.list_items, 1.0, none)

@@ -29,7 +29,7 @@ I32 = NDArray[np.int32]
 U64 = NDArray[np.uint64]
 Bool = NDArray[np.bool_]
 
-FORGET = CODE["forget"]
+FORGET, PURCHASE = CODE["forget"], CODE["purchase"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +159,11 @@ def _count(
     if result.forgotten:
         result.forgotten.difference_update([columns.user[at] for at in events.tolist()])
     low, high = np.searchsorted(columns.event, [piece.start, piece.stop])
-    seen = np.arange(low, high)[result.fresh[columns.event[low:high]]]
-    event, item = columns.event[seen], columns.item[seen]
-    counted = columns.units[event] > 0
-    parts.extend(_increments(counting, rows, columns, user, event[counted], item[counted]))
+    event, item = columns.event[low:high], columns.item[low:high]
+    # A type of weight 0 (an item taken out of the cart) is no sign of interest; a purchase is remembered.
+    held = result.fresh[event] & ((columns.units[event] > 0) | (columns.kind[event] == PURCHASE))
+    event, item = event[held], item[held]
+    parts.extend(_increments(counting, rows, columns, user, event, item))
     time, kind, units = columns.time[event], columns.kind[event], columns.units[event]
     result.rows = advance(rows, user[event], item, kind, time, units, counting.interest, hashes)
 
