@@ -89,8 +89,10 @@ def _occurrence(users: np.ndarray) -> np.ndarray:
 def _event(n: int, user: int, item: int, stamp: str) -> Message:
     name = f"user-{user:06d}"
     value = (
-        f'{{"id":"{n:012d}","type":"view_item","time":"{stamp}Z","user":"{name}","session":"s-{user:06d}-{n // 1000:04d}",'
-        f'"context":{{"device":"mobile","channel":"web","place":"DE-BE"}},"item":"item-{item:06d}","price":19.99,"quantity":1}}'
+        f'{{"id":"{n:012d}","type":"view_item","time":"{stamp}Z","user":"{name}",'
+        f'"session":"s-{user:06d}-{n // 1000:04d}",'
+        f'"context":{{"device":"mobile","channel":"web","place":"DE-BE"}},'
+        f'"item":"item-{item:06d}","price":19.99,"quantity":1}}'
     )
     return name.encode(), value.encode()
 
@@ -209,11 +211,18 @@ async def run(n: int, size: int, broker: str, store: str, kind: str, profile: st
     rates["single"] = await worker(one, n, profile)
     rates["arrays"] = await worker(many, n, None)
     return Outcome(
-        *(round(rate) for rate in rates.values()),
-        round(rates["single"] / rates["bare"], 2),
-        round(rates["arrays"] / rates["bare"], 2),
-        n, size, kind, platform.python_version(), np.__version__, os.cpu_count() or 0,
-    )  # fmt: skip
+        bare_agent=round(rates["bare"]),
+        single=round(rates["single"]),
+        arrays=round(rates["arrays"]),
+        single_ratio=round(rates["single"] / rates["bare"], 2),
+        arrays_ratio=round(rates["arrays"] / rates["bare"], 2),
+        events=n,
+        array_size=size,
+        broker=kind,
+        python=platform.python_version(),
+        numpy=np.__version__,
+        cores=os.cpu_count() or 0,
+    )
 
 
 def main() -> None:

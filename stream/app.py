@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import faust
 import structlog
@@ -137,7 +137,7 @@ class Worker:
         following.cancel()
 
     async def _follow(self, follower: Follower) -> None:
-        """Follow for ever; a flag that changed, or a record that another worker overwrote, goes to its owner."""
+        """Follow for ever; changed flags, and records that another worker overwrote, go to their owners."""
         while True:
             try:
                 await follower.poll()
@@ -185,8 +185,9 @@ class Worker:
             {"partitions": b"%d" % settings.partitions, "signing_key": key.encode(), "format": STORE_FORMAT}
         )
         if int(agreed["partitions"]) != settings.partitions:
+            made = int(agreed["partitions"])
             raise Refused(
-                f"the store was made with {int(agreed['partitions'])} partitions, the setting `partitions` is "
+                f"the store was made with {made} partitions, the setting `partitions` is "
                 f"{settings.partitions}. Set it back, or replay the events under another `prefix`"
             )
         return agreed
@@ -233,7 +234,8 @@ class Worker:
 
     async def _commit(self, partition: int, offsets: Mapping[str, int]) -> None:
         prefix = self.settings.topic_prefix
-        await self._app.consumer._commit({TP(prefix + t, partition): at for t, at in offsets.items()})
+        positions = {TP(prefix + topic, partition): at for topic, at in offsets.items()}
+        await cast(Any, self._app.consumer)._commit(positions)
 
     async def _reread(self, runner: Runner) -> None:
         prefix = self.settings.topic_prefix

@@ -64,7 +64,7 @@ async def settle(settings: Settings, store: Store, log: Log, within_s: float) ->
 
 
 async def digest(settings: Settings, store: Store, log: Log, within_s: float = 60.0) -> Digest:
-    """Wait until the stored positions reach the logs' ends, then sum up the state. Reads every private key."""
+    """Wait until the positions reach the logs' ends, then sum up the state. Reads every private key."""
     settled = await settle(settings, store, log, within_s)
     users = await _sum(store, settings, "user", lambda name, blob: name + b"\0" + user_fields(blob))
     engaged = await _sum(store, settings, "engagement", _engagement)

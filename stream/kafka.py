@@ -21,7 +21,7 @@ Committer = Callable[[int, Mapping[str, int]], Awaitable[None]]
 
 
 class KafkaLog:
-    """The log port. ``committer`` shows positions to the consumer group; the worker's Faust consumer does it."""
+    """The log port. ``committer`` shows positions to the group, as the worker's Faust consumer does."""
 
     def __init__(self, settings: Settings, committer: Committer) -> None:
         self._settings = settings

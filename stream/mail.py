@@ -21,12 +21,14 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.items import Items
 
+T = TypeVar("T", bound=np.generic)
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 U8 = NDArray[np.uint8]
@@ -172,7 +174,7 @@ class _Reader:
         self._at += n
         return self._data[self._at - n : self._at]
 
-    def array(self, dtype: type, n: int) -> NDArray[np.generic]:
+    def array(self, dtype: type[T], n: int) -> NDArray[T]:
         return np.frombuffer(self.bytes(n * np.dtype(dtype).itemsize), dtype=dtype, count=n)
 
 

@@ -116,7 +116,7 @@ class Settings(BaseSettings):
     # Counting
     event_weights: dict[str, float] = Field(
         default_factory=lambda: dict(EVENT_WEIGHTS),
-        description="Weight of an event type in the counts, in eighths up to 16; unlisted types weigh `other`.",
+        description="Weight of an event type in the counts, in eighths up to 16; others: `other`.",
     )
     window: int = Field(
         10, ge=1, le=64, description="W: an interaction pairs with this many of the user's before it."

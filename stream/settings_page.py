@@ -13,9 +13,9 @@ from stream.settings import Settings
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 _HEAD = """# Settings
 
-Each is an environment variable, `TIDEWISE_` and the name in capitals, and a key of one TOML file (`tidewise.toml` in
-the working directory, or the file that `TIDEWISE_CONFIG` names). The environment beats the file. Lists and tables are
-JSON in the environment. A name that is not listed here is refused in the file.
+Each is an environment variable, `TIDEWISE_` and the name in capitals, and a key of one TOML file
+(`tidewise.toml` in the working directory, or the file `TIDEWISE_CONFIG` names). The environment beats the
+file. Lists and tables are JSON in the environment. A name that is not listed here is refused in the file.
 
 | setting | default | what it is |
 |---|---|---|

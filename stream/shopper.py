@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -150,7 +151,7 @@ class Shopper:
         view, user = await self._load(columns)
         result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
         new = self.delivery.reached({EVENTS.name: position_after(records)})
-        meta = self._tally(result, columns, dead)
+        meta = self._tally(result, columns, dead, records)
         effects = self._effects(new.epoch.term, new.n, view, result, columns, dead, meta)
         await self.delivery.transact(new, effects)  # 3
         self._keep(view, result, meta)
@@ -200,20 +201,30 @@ class Shopper:
         for name, blob in zip(concerned, found[len(missing) :], strict=True):
             self.engaged[name] = UserState.unpack(blob)
 
-    def _tally(self, result: Result, columns: Columns, dead: Sequence[DeadLetter]) -> Meta:
-        meta, ticks = self.meta, int(np.count_nonzero(np.array(columns.user, dtype=object) == ""))
+    def _tally(
+        self, result: Result, columns: Columns, dead: Sequence[DeadLetter], records: Sequence[Record]
+    ) -> Meta:
+        meta, ticks = self.meta, columns.user.count("")
         accepted = int(np.count_nonzero(result.fresh))
-        live_ms = self.context.settings.tick_live_s * 1000
         return msgspec.structs.replace(
             meta,
             watermark=result.watermark,
-            live=meta.live if result.raised_age is None else result.raised_age <= live_ms,
+            live=meta.live if result.raised is None else self._is_live(columns, result.raised, records),
             decisions=(meta.decisions + decision_hash(result.decisions)) % 2**64,
             accepted=meta.accepted + accepted,
             repeats=meta.repeats + len(columns.time) - ticks - accepted,
             dead=meta.dead + len(dead),
             ticks=meta.ticks + ticks,
         )
+
+    def _is_live(self, columns: Columns, event: int, records: Sequence[Record]) -> bool:
+        """Whether an event was fresh when the broker got it: by the record's own time, not its `received`.
+
+        A replayed event says it was received long ago; it must not let this year's clock fire its timers.
+        """
+        at = bisect_left(records, columns.offset[event], key=lambda record: record.offset)
+        age_ms = records[at].timestamp - int(columns.time[event])
+        return age_ms <= self.context.settings.tick_live_s * 1000
 
     def _effects(
         self,

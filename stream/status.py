@@ -51,7 +51,7 @@ async def status(settings: Settings, store: Store, log: Log) -> Status:
     return Status(
         events=sum(meta.accepted for meta in shoppers),
         repeats=sum(meta.repeats for meta in shoppers),
-        dead=sum(meta.dead for meta in (*shoppers, *shelves)),
+        dead=sum(meta.dead for meta in shoppers) + sum(meta.dead for meta in shelves),
         ticks=sum(meta.ticks for meta in shoppers),
         segments=sum(meta.segments for meta in shelves),
         decisions=sum(meta.decisions for meta in shoppers) % 2**64,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import aiokafka
 from faust.transport.drivers import aiokafka as driver
@@ -94,7 +94,7 @@ class BundleThread(CommittedThread):
         active_partitions: set[TP],
         timeout: float | None = None,
         max_records: int | None = None,
-    ) -> dict[TP, Bundle]:
+    ) -> dict[TP, Any]:
         for tp in active_partitions:
             if tp not in self._from and (at := self._position(consumer, tp)) is not None:
                 self._from[tp] = at
@@ -152,7 +152,7 @@ class BundleConsumer(driver.Consumer):
         for tp, bundle in (bundles or {}).items():
             if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
                 return
-            yield tp, self._message_of(tp, bundle)
+            yield tp, self._message_of(tp, cast(Any, bundle))
 
     def _message_of(self, tp: TP, bundle: Bundle) -> BundleMessage:
         message = BundleMessage(

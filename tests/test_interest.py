@@ -169,4 +169,6 @@ def test_weight_is_worth_half_after_a_half_life() -> None:
     users = fold(Interest.blank(1, 8), [(0, 1, START_MS, 8), (0, 2, late, 8)])
     held = entries(users, 0)
     assert held[2] == 2 * held[1]
-    assert held[2] * DECAY.age_factor(int(users.base[0]), late) == pytest.approx(1.0, rel=0.003)
+    assert held[2] * float(DECAY.age_factors(users.base[:1], np.array([late]))[0]) == pytest.approx(
+        1.0, rel=0.003
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,7 +49,7 @@ def test_round_trip_between_workers(entries: list, order: list[int], per_message
     opened = [unpack(message, receiver) for message in messages]
     assert {who for who, _ in opened} == {3}
     assert named(mail.join([part for _, part in opened]), receiver) == named(sent, sender)
-    for (_, a), (_, b) in zip(opened, opened[1:], strict=False):
+    for (_, a), (_, b) in pairwise(opened):
         assert a.source[-1] < b.source[0], "a segment is never split between messages"
 
 

@@ -20,7 +20,7 @@ from stream.core.messages import Decision, Message
 from stream.core.pairs import window_pairs
 from stream.core.users import Rows, advance, fresh, tail
 from stream.core.weights import Decay, apply, gap_table
-from stream.events import CODE, TICK
+from stream.events import CODE
 from stream.mail import BACKWARD, FORWARD, HIT, Increments, join, source_of
 from stream.settings import Settings
 
@@ -74,8 +74,8 @@ class View:
 class Result:
     """What the step makes: new state, increments, messages.
 
-    ``last`` [U] is each user's newest fresh event (number in the batch, −1 = none), ``raised_age`` how old
-    the event that last raised the watermark was when received (None: none did), ``fresh`` [E] which events
+    ``last`` [U] is each user's newest fresh event (number in the batch, −1 = none), ``raised`` the event
+    that last raised the watermark (None: none did), ``fresh`` [E] which events
     count, ``forgotten`` the users whose last word was `forget`.
     """
 
@@ -86,7 +86,7 @@ class Result:
     messages: list[Message]
     decisions: list[Decision]
     watermark: int
-    raised_age: int | None
+    raised: int | None
     fresh: Bool
     last: I64
     forgotten: set[str] = field(default_factory=set)
@@ -118,9 +118,9 @@ def _watermarks(before: int, columns: Columns, lateness_ms: int) -> I64:
     return np.maximum(np.maximum.accumulate(reached), before)
 
 
-def _raised_age(before: int, after: I64, columns: Columns) -> int | None:
+def _raised(before: int, after: I64) -> int | None:
     raised = np.flatnonzero(np.diff(after, prepend=before) > 0)
-    return int(columns.received[raised[-1]] - columns.time[raised[-1]]) if len(raised) else None
+    return int(raised[-1]) if len(raised) else None
 
 
 def _blank(view: View, columns: Columns, after: I64) -> Result:
@@ -133,7 +133,7 @@ def _blank(view: View, columns: Columns, after: I64) -> Result:
         messages=[],
         decisions=[],
         watermark=int(after[-1]) if n else view.watermark,
-        raised_age=_raised_age(view.watermark, after, columns),
+        raised=_raised(view.watermark, after),
         fresh=np.zeros(n, dtype=bool),
         last=np.full(len(view.names), -1, dtype=np.int64),
     )

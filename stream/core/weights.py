@@ -106,9 +106,10 @@ class Decay:
         return period, apply(scaled, units, gap)
 
     def age_factors(self, period: I64, time_ms: I64) -> NDArray[np.float64]:
-        """Factors [n] that turn sums relative to ``period`` [n] into counts as of ``time_ms`` [n], for scores."""
+        """Factors [n] that turn sums relative to ``period`` [n] into counts as of ``time_ms`` [n]."""
         halves = (time_ms - period * (PERIOD * self.half_life_ms)) / self.half_life_ms
-        return np.exp2(-halves - UNIT_BITS)
+        factors: NDArray[np.float64] = np.exp2(-halves - UNIT_BITS)
+        return factors
 
 
 def apply(scaled: I64, units: I64, gap: I64 | int) -> I64:
