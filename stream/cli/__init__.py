@@ -1,14 +1,13 @@
-"""The command `tidewise`. Each command says what it does, prints JSON with `--json`, and exits with a code."""
+"""The command `tidewise`: each command says what it does, prints JSON with `--json`, exits with a code."""
 
 from __future__ import annotations
 
-import sys
+import logging
 
 import typer
-from pydantic import ValidationError
 
 from stream.cli import data, look, run
-from stream.cli.common import fail
+from stream.cli.common import CODES, told
 
 app = typer.Typer(
     name="tidewise",
@@ -17,7 +16,10 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    epilog="Start with `tidewise up`, or `tidewise demo`. Settings: environment TIDEWISE_*, or tidewise.toml.",
+    epilog=(
+        "Start with `tidewise demo`, or with `tidewise up`. Settings: environment variables `TIDEWISE_…`, or "
+        f"`tidewise.toml`.\n\nExit codes: {CODES}"
+    ),
 )
 run.register(app)
 data.register(app)
@@ -25,11 +27,7 @@ look.register(app)
 
 
 def main() -> None:
-    """Entry point: settings that are wrong end with their names and what would be right, not with a trace."""
-    try:
+    """Entry point: what people can mend ends with a message and an exit code, not with a trace."""
+    logging.getLogger().addHandler(logging.NullHandler())  # else libraries talk of what `told` says better
+    with told():
         app()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"])
-            print(f"setting {name} = {problem['input']!r}: {problem['msg']}", file=sys.stderr)
-        fail("mend the environment variable TIDEWISE_… or the TOML file", code=2)

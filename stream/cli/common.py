@@ -1,4 +1,4 @@
-"""What the commands share: settings from options, output, logging, exit codes."""
+"""What the commands share: settings from options, connections, output, errors and exit codes, logging."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
-import orjson
-import structlog
 import typer
 from rich.console import Console
 
-from stream.settings import Settings
+if TYPE_CHECKING:  # imported where needed: `--help` must not wait for them
+    from collections.abc import Mapping
+
+    from state.redis import RedisStore
+    from stream.kafka import KafkaLog
+    from stream.settings import Settings
+
+T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 BrokerUrl = Annotated[
@@ -24,42 +30,154 @@ StoreUrl = Annotated[
     str | None, typer.Option("--store-url", help="Redis/Valkey URL; default: TIDEWISE_STORE_URL.")
 ]
 
+PROBLEM, USAGE, REFUSED, UNKNOWN, UNSETTLED, STOPPED = 1, 2, 3, 4, 5, 130
+CODES = (
+    "0 done; 1 a problem was found, or broker or store cannot be reached; 2 wrong usage or settings; "
+    "3 the worker refuses to run; 4 nothing is known; 5 not everything is processed; 130 stopped by Ctrl-C."
+)
+"""Exit codes, as `--help` tells them."""
+
 out = Console()
 err = Console(stderr=True)
 
 
+def codes(*numbers: int) -> str:
+    """The epilog of a command that ends with these codes besides 0 and 2."""
+    said = {int(part.split()[0]): part.strip() for part in CODES.removesuffix(".").split(";")}
+    return "Exit codes: " + "; ".join(said[n] for n in (0, *sorted({*numbers, USAGE}))) + "."
+
+
 def settings_of(**given: Any) -> Settings:
     """Settings from the environment and the TOML file, with what the options give on top."""
+    from stream.settings import Settings
+
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def show_json(value: object) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """One JSON document on standard output; structs and dataclasses are objects."""
+    import msgspec
+    import orjson
+
+    document = orjson.dumps(msgspec.to_builtins(value), option=orjson.OPT_INDENT_2)
+    sys.stdout.write(document.decode() + "\n")
     sys.stdout.flush()
 
 
-def fail(message: str, code: int = 1) -> NoReturn:
+def fail(message: str, code: int = PROBLEM) -> NoReturn:
     """End with a message on standard error."""
-    err.print(message, style="red", highlight=False, soft_wrap=True)
+    err.print(message, style="red", highlight=False, markup=False, soft_wrap=True)
     raise SystemExit(code)
 
 
-def configure_logging(verbose: bool, as_json: bool = False) -> None:
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run to its end; Ctrl-C ends it in order."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        fail("stopped", STOPPED)
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[RedisStore, KafkaLog]]:
+    """Store and log, for reading. Raises Doubt, BrokerError."""
+    from aiokafka.errors import KafkaError
+
+    from stream.admin import BrokerError
+    from stream.kafka import KafkaLog
+
+    async with opened_store(settings) as store, AsyncExitStack() as stack:
+        log = KafkaLog(settings, _never)
+        stack.push_async_callback(log.stop)
+        try:
+            await log.start()
+        except (KafkaError, OSError) as error:
+            raise BrokerError(f"broker {settings.bootstrap}: {error}; {WHERE_BROKER}") from error
+        yield store, log
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[RedisStore]:
+    """The store, for reading. Raises Doubt."""
+    from state.keys import Keys
+    from state.redis import RedisStore
+
+    store = await RedisStore.open(settings.store_url, Keys(settings.prefix), settings.store_timeout_s)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _never(partition: int, offsets: Mapping[str, int]) -> None:
+    raise AssertionError("a reader commits nothing")
+
+
+WHERE_BROKER = "is it running, and is TIDEWISE_BROKER_URL its address?"
+WHERE_STORE = "is the store running, and is TIDEWISE_STORE_URL its address?"
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn the errors that people can mend into a message and an exit code."""
+    try:
+        yield
+    except Exception as error:
+        answer = _answer(error)
+        if answer is None:
+            raise
+        fail(*answer)
+
+
+def _answer(error: Exception) -> tuple[str, int] | None:
+    """What to say of an error, and the exit code; None: it is a fault of ours."""
+    from pydantic import ValidationError
+    from redis.exceptions import RedisError
+
+    from producers.datasets import DatasetError
+    from producers.logs import LogError
+    from producers.replay import ReplayError
+    from state.store import Doubt
+    from stream.admin import BrokerError
+    from stream.delivery import LogMismatch
+    from stream.digest import Unsettled
+    from stream.embedded import EmbeddedError
+
+    if isinstance(error, ValidationError):
+        return _settings_message(error), USAGE
+    if isinstance(error, RedisError | Doubt):
+        return f"store: {error}; {WHERE_STORE}", PROBLEM
+    if isinstance(error, LogMismatch):
+        return f"worker stopped: {error}", REFUSED
+    if isinstance(error, Unsettled):
+        return str(error), UNSETTLED
+    mendable = BrokerError | EmbeddedError | LogError | DatasetError | ReplayError
+    return (str(error), PROBLEM) if isinstance(error, mendable) else None
+
+
+def _settings_message(error: Any) -> str:
+    lines = [
+        f"setting {'.'.join(map(str, problem['loc']))} = {problem['input']!r}: {problem['msg']}"
+        for problem in error.errors()
+    ]
+    return "\n".join([*lines, "mend the environment variable TIDEWISE_… or the TOML file"])
+
+
+def configure_logging(verbose: bool) -> None:
     """structlog to standard error; Faust's and aiokafka's own talk only when asked for."""
-    level = logging.DEBUG if verbose else logging.INFO
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    import structlog
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
-            renderer,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr, force=True)
 
 
 def run_until_signal(start: Callable[[asyncio.Event], Awaitable[None]], stop_within_s: float) -> None:
@@ -76,8 +194,7 @@ def run_until_signal(start: Callable[[asyncio.Event], Awaitable[None]], stop_wit
             loop.add_signal_handler(number, stop)
         await start(stopping)
 
-    runner = asyncio.Runner(loop_factory=_loop_factory())
-    with runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())
 
 

@@ -2,127 +2,212 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
-from rich.table import Table
+from rich.markup import escape
 
-from stream.cli.common import BrokerUrl, Json, StoreUrl, fail, out, settings_of, show_json
-from stream.settings import Settings
+from stream.cli.common import (
+    PROBLEM,
+    UNKNOWN,
+    UNSETTLED,
+    BrokerUrl,
+    Json,
+    StoreUrl,
+    codes,
+    fail,
+    opened,
+    opened_store,
+    out,
+    settings_of,
+    show_json,
+    wait_for,
+)
 
-T = TypeVar("T")
-lookup = typer.Typer(help="Read what frontends read: one GET each.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from state.lookup import Lookup, ViewItem, ViewList
+    from stream.digest import Digest
+    from stream.doctor import Finding
+    from stream.settings import Settings
+
+EPILOG = codes(PROBLEM, UNKNOWN)
+lookup = typer.Typer(no_args_is_help=True)
+User = Annotated[str, typer.Argument(help="A user, or an anonymous id.")]
+Item = Annotated[str, typer.Argument(help="An item's id.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.add_typer(lookup, name="lookup")
-    app.command()(digest)
-    app.command()(doctor)
+    app.add_typer(lookup, name="lookup", help="Read what frontends read, and what is kept of a user.")
+    app.command(epilog=codes(PROBLEM, UNSETTLED))(digest)
+    app.command(epilog=codes(PROBLEM))(doctor)
 
 
-def _ask(store_url: str | None, question: Callable[[Lookup], ViewList | None], json: bool, what: str) -> None:
-    from redis.exceptions import RedisError
+@lookup.command(epilog=EPILOG)
+def recs(user: User, store_url: StoreUrl = None, json: Json = False) -> None:
+    """A user's list. Somebody without one gets what is trending.
 
-    settings = settings_of(store_url=store_url)
-    try:
-        with Lookup(settings.store_url, settings.prefix) as lookups:
-            found = question(lookups)
-    except RedisError as error:
-        fail(f"store {settings.store_url}: {error}; is it running, and is TIDEWISE_STORE_URL its address?")
-    if found is None:
-        fail(f"nothing is known of {what} yet", code=4)
-    show_json(msgspec.to_builtins(found)) if json else _show_list(found, what)
+    The same as `GET tidewise:recs:USER`.
 
-
-def _show_list(found: ViewList, what: str) -> None:
-    table = Table(title=what, caption=f"as of {found.time}, version {found.version}")
-    for name in ("item", "score", "strategy", "because"):
-        table.add_column(name)
-    for line in found.items:
-        table.add_row(line.item, f"{line.score:.4f}", line.strategy, ", ".join(line.because))
-    out.print(table)
-
-
-@lookup.command()
-def recs(user: str, store_url: StoreUrl = None, json: Json = False) -> None:
-    """A user's list. Somebody nobody knows gets what is trending."""
+    Example: `tidewise lookup recs ann --json`
+    """
     _ask(store_url, lambda lookups: lookups.recs(user), json, f"recommendations for {user}")
 
 
-@lookup.command()
-def neighbors(item: str, store_url: StoreUrl = None, json: Json = False) -> None:
-    """Items similar to an item."""
+@lookup.command(epilog=EPILOG)
+def neighbors(item: Item, store_url: StoreUrl = None, json: Json = False) -> None:
+    """Items similar to an item.
+
+    The same as `GET tidewise:neighbors:ITEM`.
+
+    Example: `tidewise lookup neighbors 1082185`
+    """
     _ask(store_url, lambda lookups: lookups.neighbors(item), json, f"items similar to {item}")
 
 
-@lookup.command()
+@lookup.command(epilog=EPILOG)
 def trending(store_url: StoreUrl = None, json: Json = False) -> None:
-    """What is popular now."""
+    """What is popular now.
+
+    The same as `GET tidewise:trending`.
+    """
     _ask(store_url, lambda lookups: lookups.trending(), json, "trending")
 
 
-@lookup.command()
-def user(name: str, store_url: StoreUrl = None, json: Json = False) -> None:
-    """What the state holds of a user: history, interest, cart, consent, timers."""
+@lookup.command(epilog=EPILOG)
+def user(name: User, store_url: StoreUrl = None, json: Json = False) -> None:
+    """What is kept of a user: history, interest, cart, consent, pending timers.
+
+    Reads private state, and passes over all keys when it must look for names: for people, not for frontends.
+
+    Example: `tidewise lookup user ann`
+    """
     from stream.inspection import user_state
 
     async def read(settings: Settings) -> dict[str, object] | None:
-        async with opened(settings) as (store, _):
+        async with opened_store(settings) as store:
             return await user_state(settings, store, name)
 
-    found = _run(read, settings_of(store_url=store_url))
+    found = wait_for(read(settings_of(store_url=store_url)))
     if found is None:
-        fail(f"nothing is known of user {name} yet", code=4)
-    show_json(found) if json else out.print(found)
+        fail(f"nothing is known of user {name} yet", UNKNOWN)
+    show_json(found) if json else _show_user(found)
+
+
+def _ask(store_url: str | None, question: Callable[[Lookup], ViewList | None], json: bool, what: str) -> None:
+    from state.lookup import Lookup
+
+    settings = settings_of(store_url=store_url)
+    with Lookup(settings.store_url, settings.prefix, settings.store_timeout_s) as lookups:
+        found = question(lookups)
+        if found is None:
+            fail(f"nothing is known of {what} yet", UNKNOWN)
+        show_json(found) if json else _show_list(found, what, _names(lookups, found.items))
+
+
+def _names(lookups: Lookup, lines: Iterable[ViewItem]) -> dict[str, str]:
+    """What the catalogue calls the items of a list and of its reasons."""
+    items = dict.fromkeys(item for line in lines for item in (line.item, *line.because))
+    known = {item: lookups.item(item) for item in items}
+    return {item: view.name for item, view in known.items() if view is not None and view.name}
+
+
+def _show_list(found: ViewList, what: str, names: Mapping[str, str]) -> None:
+    def shown(item: str) -> str:
+        return escape(f"{names[item]} ({item})" if item in names else item)
+
+    title = f"{what}: none yet, so what is trending" if found.fallback else what
+    table = _table(escape(title), "", "item", "score", "strategy", "because")
+    table.caption = f"as of {found.time}, version {found.version}"
+    for rank, line in enumerate(found.items, 1):
+        because = ", ".join(map(shown, line.because))
+        table.add_row(str(rank), shown(line.item), f"{line.score:.4f}", line.strategy, because)
+    out.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(*columns, title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _show_user(found: Mapping[str, Any]) -> None:
+    """Single facts first, then each list as a table."""
+    out.print(f"user [bold]{escape(found['user'])}[/]", highlight=False)
+    for name, value in found.items():
+        if not isinstance(value, list) and name != "user":
+            out.print(f"{name:14} {escape(_said(value))}", highlight=False)
+    for name, value in found.items():
+        if isinstance(value, list) and value:
+            table = _table(name, *value[0])
+            for line in value:
+                table.add_row(*(escape(_said(cell)) for cell in line.values()))
+            out.print(table)
+
+
+def _said(value: object) -> str:
+    """A value in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_said(each)}" for name, each in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(map(_said, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
 
 
 def digest(
     broker_url: BrokerUrl = None,
     store_url: StoreUrl = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait until everything is processed.")] = 60.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until everything is processed.")] = 60.0,
     json: Json = False,
 ) -> None:
-    """One number for what was counted: equal to the bit for the same events, whatever happened on the way."""
-    from stream.digest import Unsettled
+    """One number for what was counted: equal to the bit for the same events, whatever happened on the way.
+
+    Waits until the workers have reached the ends of the logs. Covers users, items, decisions; neither offsets
+    nor lists. Compare two deployments, or one before and after a crash.
+
+    Example: `tidewise digest --wait 300 --json`
+    """
     from stream.digest import digest as compute
+    from stream.digest import members
 
-    async def read(settings: Settings) -> dict[str, object]:
+    async def read(settings: Settings) -> Digest:
         async with opened(settings) as (store, log):
-            return msgspec.structs.asdict(await compute(settings, store, log, wait))
+            return await compute(settings, store, log, wait)
 
-    try:
-        found = _run(read, settings_of(broker_url=broker_url, store_url=store_url))
-    except Unsettled as error:
-        fail(str(error), code=5)
+    found = wait_for(read(settings_of(broker_url=broker_url, store_url=store_url)))
     if json:
         show_json(found)
     else:
-        for name, value in found.items():
+        for name, value in members(found):
             out.print(f"{name:16} {value}", highlight=False)
 
 
+COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
 def doctor(broker_url: BrokerUrl = None, store_url: StoreUrl = None, json: Json = False) -> None:
-    """Examine broker, topics, store and clocks, and say what to do about each finding. Exit 1 on an error."""
+    """Examine broker, topics, store and clocks, and say what to do about each finding. Changes nothing.
+
+    Ends with 1 on an error; a warning is no error.
+
+    Example: `tidewise doctor --broker-url kafka://broker:9092 --store-url redis://store:6379/0`
+    """
     from stream.doctor import examine
 
-    findings = asyncio.run(examine(settings_of(broker_url=broker_url, store_url=store_url)))
-    if json:
-        show_json([msgspec.to_builtins(finding) for finding in findings])
-    else:
-        colour = {"ok": "green", "warning": "yellow", "error": "red"}
-        for finding in findings:
-            out.print(f"[{colour[finding.level]}]{finding.level:8}[/] {finding.what}: {finding.detail}")
-            if finding.mend:
-                out.print(f"         → {finding.mend}")
-    raise SystemExit(any(finding.level == "error" for finding in findings))
+    findings = wait_for(examine(settings_of(broker_url=broker_url, store_url=store_url)))
+    show_json(findings) if json else _show_findings(findings)
+    raise SystemExit(PROBLEM if any(finding.level == "error" for finding in findings) else 0)
 
 
-def _run(read: Callable[[Settings], Awaitable[T]], settings: Settings) -> T:
-    async def main() -> T:
-        return await read(settings)
-
-    return asyncio.run(main())
+def _show_findings(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        level = f"[{COLOURS[finding.level]}]{finding.level:8}[/]"
+        out.print(f"{level} {escape(f'{finding.what}: {finding.detail}')}", highlight=False, soft_wrap=True)
+        if finding.mend:
+            out.print(f"         → {escape(finding.mend)}", highlight=False, soft_wrap=True)
