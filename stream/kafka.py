@@ -50,17 +50,15 @@ class KafkaLog:
         end = await self._consumer.end_offsets([at])
         return begin[at], end[at]
 
-    async def read(self, topic: str, partition: int, offset: int) -> Record | None:
-        """The record at an offset, or None when none stands there (compacted away, a marker)."""
+    async def read(self, topic: str, partition: int, offset: int, within_s: float = 5.0) -> Record | None:
+        """The first record at or after an offset, or None when none comes within the time."""
         at = TopicPartition(self._settings.topic_prefix + topic, partition)
         async with self._lock:
             self._consumer.assign([at])
             self._consumer.seek(at, offset)
-            found = await self._consumer.getmany(
-                at, timeout_ms=int(self._settings.connect_timeout_s * 1000), max_records=1
-            )
+            found = await self._consumer.getmany(at, timeout_ms=int(within_s * 1000), max_records=1)
         records: Sequence[Record] = found.get(at, [])
-        return records[0] if records and records[0].offset == offset else None
+        return records[0] if records else None
 
     async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
         """Show positions to the consumer group."""

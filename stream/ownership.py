@@ -25,12 +25,13 @@ class ItemPartitions:
         self._known = np.full(1024, -1, dtype=np.int32)
 
     def of(self, ids: I32) -> I32:
-        """Partitions [n] of items [n]; every name must be known."""
+        """Partitions [n] of items [n]; −1 while only an item's hash is known: its name decides."""
         if len(self._known) < len(self._items):
             grown = np.full(2 * len(self._items), -1, dtype=np.int32)
             grown[: len(self._known)] = self._known
             self._known = grown
         found = self._known[ids]
         for at in np.unique(ids[found < 0]).tolist():
-            self._known[at] = partition_of(self._items.name(at), self._partitions)
+            if (name := self._items.names[at]) is not None:
+                self._known[at] = partition_of(name, self._partitions)
         return self._known[ids]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -36,6 +37,8 @@ from stream.transport import Bundle
 
 I64 = NDArray[np.int64]
 _META_FORMAT = 1
+NAMES_WITHIN_S = 10.0
+"""Longest wait for the name of an item that a stored history knows by its hash."""
 
 
 class Meta(msgspec.Struct, array_like=True):
@@ -150,6 +153,7 @@ class Shopper:
         columns, dead = self._decode(records)
         view, user = await self._load(columns)
         result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
+        await self._owners(result)
         new = self.delivery.reached({EVENTS.name: position_after(records)})
         meta = self._tally(result, columns, dead, records)
         effects = self._effects(new.epoch.term, new.n, view, result, columns, dead, meta)
@@ -200,6 +204,17 @@ class Shopper:
         self.table.load(missing, found[: len(missing)], self.context.items)
         for name, blob in zip(concerned, found[len(missing) :], strict=True):
             self.engaged[name] = UserState.unpack(blob)
+
+    async def _owners(self, result: Result) -> None:
+        """Wait until the owner of every row that gets mail is known.
+
+        A history that came from the store names items by hash. The name is on its way: the item's first mail
+        carries it, and its owner's first record in `neighbors`.
+        """
+        rows = result.increments.row if result.increments is not None else np.zeros(0, dtype=np.int32)
+        async with asyncio.timeout(NAMES_WITHIN_S):
+            while (self.context.part_of.of(rows) < 0).any():
+                await asyncio.sleep(0.02)
 
     def _tally(
         self, result: Result, columns: Columns, dead: Sequence[DeadLetter], records: Sequence[Record]

@@ -21,7 +21,8 @@ INPUTS = {"u": (EVENTS.name,), "i": (INCREMENTS.name, CATALOG.name)}
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Sums over the partitions. ``lag`` by topic: records between the store's position and the log's end."""
+    """Sums over the partitions. ``positions`` by topic and partition; ``lag`` by topic: records
+    between the store's positions and the log's ends."""
 
     events: int
     repeats: int
@@ -29,7 +30,7 @@ class Status:
     ticks: int
     segments: int
     decisions: int
-    positions: dict[str, int] = field(default_factory=dict)
+    positions: dict[tuple[str, int], int] = field(default_factory=dict)
     lag: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -60,14 +61,14 @@ async def status(settings: Settings, store: Store, log: Log) -> Status:
     )
 
 
-async def _lag(heads: dict[str, Head | None], log: Log) -> tuple[dict[str, int], dict[str, int]]:
-    positions: dict[str, int] = {}
+async def _lag(heads: dict[str, Head | None], log: Log) -> tuple[dict[tuple[str, int], int], dict[str, int]]:
+    positions: dict[tuple[str, int], int] = {}
     lag: dict[str, int] = {}
     for part, head in heads.items():
         for topic in INPUTS[part[0]]:
             begin, end = await log.bounds(topic, int(part[1:]))
             at = head.positions[topic].offset if head is not None and topic in head.positions else begin
-            positions[topic] = positions.get(topic, 0) + at
+            positions[topic, int(part[1:])] = at
             # The embedded broker understates a log's end by up to a batch.
             lag[topic] = lag.get(topic, 0) + max(end - at, 0)
     return positions, lag
