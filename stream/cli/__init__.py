@@ -30,4 +30,4 @@ def main() -> None:
     """Entry point: what people can mend ends with a message and an exit code, not with a trace."""
     logging.getLogger().addHandler(logging.NullHandler())  # else libraries talk of what `told` says better
     with told():
-        app()
+        app(prog_name="tidewise")

@@ -37,6 +37,9 @@ CODES = (
 )
 """Exit codes, as `--help` tells them."""
 
+SHORT: dict[str, Any] = {"session_timeout_s": 6.0, "rebalance_timeout_s": 6.0, "heartbeat_s": 1.0}
+"""The embedded broker lets a group join wait out half of the session timeout: keep it short there."""
+
 out = Console()
 err = Console(stderr=True)
 
@@ -131,6 +134,8 @@ def told() -> Iterator[None]:
 
 def _answer(error: Exception) -> tuple[str, int] | None:
     """What to say of an error, and the exit code; None: it is a fault of ours."""
+    from tomllib import TOMLDecodeError
+
     from pydantic import ValidationError
     from redis.exceptions import RedisError
 
@@ -145,6 +150,8 @@ def _answer(error: Exception) -> tuple[str, int] | None:
 
     if isinstance(error, ValidationError):
         return _settings_message(error), USAGE
+    if isinstance(error, TOMLDecodeError):
+        return f"the TOML file cannot be read: {error}", USAGE
     if isinstance(error, RedisError | Doubt):
         return f"store: {error}; {WHERE_STORE}", PROBLEM
     if isinstance(error, LogMismatch):

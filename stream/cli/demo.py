@@ -31,7 +31,7 @@ from state.lookup import AsyncLookup, ViewList
 from state.redis import RedisStore
 from stream.admin import create_topics
 from stream.cli import demo_show as show
-from stream.cli.common import PROBLEM, err, fail, opened, out, show_json, wait_for
+from stream.cli.common import PROBLEM, SHORT, STOPPED, err, fail, opened, out, show_json, wait_for
 from stream.cli.shopping import Shopping
 from stream.embedded import EmbeddedBroker, EmbeddedStore, Server
 from stream.kafka import KafkaLog
@@ -118,7 +118,7 @@ def run_demo(lines: int, as_json: bool) -> None:
     try:
         summary = _stage(lines, console, begin)
     except KeyboardInterrupt:
-        fail("stopped", 130)
+        fail("stopped", STOPPED)
     except DemoError as error:
         fail(f"the demo failed: {error}", PROBLEM)
     console.print(show.summary(summary))
@@ -144,16 +144,8 @@ def _stage(lines: int, console: Console, begin: float) -> DemoSummary:
 
 def demo_settings(broker_url: str, store_url: str) -> Settings:
     """Settings for groceries: what was bought is bought again. Neither environment nor TOML file counts."""
-    return Settings.model_validate(
-        {
-            "broker_url": broker_url,
-            "store_url": store_url,
-            "partitions": 4,
-            "exclude_bought_s": 0.0,
-            "session_timeout_s": 6.0,
-            "rebalance_timeout_s": 6.0,
-            "heartbeat_s": 1.0,
-        }
+    return Settings.model_construct(  # reads neither
+        broker_url=broker_url, store_url=store_url, partitions=4, exclude_bought_s=0.0, **SHORT
     )
 
 

@@ -71,7 +71,7 @@ def live(meter: Meter) -> RenderableType:
     """The state of the replay."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", width=11)
-    table.add_column(width=52)
+    table.add_column(width=60)
     done = f"{meter.done:,} of {meter.total:,}" if meter.total else f"{meter.done:,}"
     table.add_row("", ProgressBar(total=meter.total, completed=meter.done, width=50))
     table.add_row("event time", time_text(meter.time_ms)[:16].replace("T", " ") if meter.time_ms else "-")
@@ -79,12 +79,8 @@ def live(meter: Meter) -> RenderableType:
     table.add_row("processed", f"{done} messages, {meter.baskets:,} baskets")
     table.add_row("throughput", f"{meter.rate:,.0f} messages/s")
     table.add_row("lag", "  ".join(f"{topic} {lag:,}" for topic, lag in meter.lag.items()) or "-")
-    waits = (
-        "-"
-        if meter.latency_s is None
-        else f"{meter.latency_s:.2f} s from sending to a fresh list, the backlog"
-    )
-    table.add_row("latency", waits)
+    latency = "-" if meter.latency_s is None else f"{meter.latency_s:.2f} s"
+    table.add_row("latency", f"{latency} from sending to a fresh list, the backlog included")
     return Group(
         _heading("Replay", "the catalogue, then the baskets, as fast as possible"), Padding(table, (0, 2))
     )

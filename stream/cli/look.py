@@ -120,19 +120,19 @@ def _show_list(found: ViewList, what: str, names: Mapping[str, str]) -> None:
         return escape(f"{names[item]} ({item})" if item in names else item)
 
     title = f"{what}: none yet, so what is trending" if found.fallback else what
-    table = _table(escape(title), "", "item", "score", "strategy", "because")
-    table.caption = f"as of {found.time}, version {found.version}"
+    table = _table("", "item", "score", "strategy", "because")
     for rank, line in enumerate(found.items, 1):
         because = ", ".join(map(shown, line.because))
         table.add_row(str(rank), shown(line.item), f"{line.score:.4f}", line.strategy, because)
-    out.print(table)
+    out.print(f"[bold]{escape(title)}[/]", table, highlight=False)
+    out.print(f"as of {found.time}, version {found.version}", style="dim", highlight=False)
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(*columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(*columns, title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    return Table(*columns, box=box.SIMPLE_HEAD, show_edge=False)
 
 
 def _show_user(found: Mapping[str, Any]) -> None:
@@ -143,10 +143,10 @@ def _show_user(found: Mapping[str, Any]) -> None:
             out.print(f"{name:14} {escape(_said(value))}", highlight=False)
     for name, value in found.items():
         if isinstance(value, list) and value:
-            table = _table(name, *value[0])
+            table = _table(*value[0])
             for line in value:
                 table.add_row(*(escape(_said(cell)) for cell in line.values()))
-            out.print(table)
+            out.print(f"\n[bold]{name}[/]", table)
 
 
 def _said(value: object) -> str:

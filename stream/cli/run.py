@@ -12,6 +12,7 @@ import typer
 from stream.cli.common import (
     PROBLEM,
     REFUSED,
+    SHORT,
     STOPPED,
     USAGE,
     BrokerUrl,
@@ -58,10 +59,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=codes(REFUSED))(worker)
     app.add_typer(topics, name="topics", help="Topics on the broker.")
     app.command(epilog=codes(PROBLEM, STOPPED))(demo)
-
-
-SHORT = {"session_timeout_s": 6.0, "rebalance_timeout_s": 6.0, "heartbeat_s": 1.0}
-"""The embedded broker lets a group join wait out half of the session timeout: keep it short there."""
 
 
 def up(

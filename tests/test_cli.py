@@ -1,0 +1,368 @@
+"""The command line: help, exit codes, JSON, against real servers and against none."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+import structlog
+from redis import Redis
+
+from state.keys import Keys
+from state.model import View, version
+from stream.cli import app, main
+from stream.cli.common import CODES
+from stream.cli.sources import First, Simulated
+from stream.codec import Limits
+from stream.core import views
+from stream.embedded import free_port
+from stream.settings import Settings
+from tests.e2e.harness import environment
+
+COMMANDS = (
+    *("up", "worker", "demo", "replay", "validate", "digest", "doctor", "topics create"),
+    *("lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
+)
+GOOD = b'{"id":"e1","type":"view_item","time":"2026-05-01T12:30:00Z","user":"ann","item":"mug"}'
+ITEM = b'{"type":"item","item":"mug","name":"Red mug"}'
+BAD = b'{"type":"view_item","time":"yesterday","user":"ann","item":"mug"}'
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> object:
+        return orjson.loads(self.out)
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Runs `tidewise` in this process, in an empty folder, with the settings given as its environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+    def run(*words: str | Path, settings: Settings | None = None) -> Result:
+        with monkeypatch.context() as patch:
+            for name, value in environment(settings or unreachable()).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["tidewise", *map(str, words)])
+            capfd.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        structlog.reset_defaults()
+        code = ended.value.code
+        assert code is None or isinstance(code, int), code
+        return Result(code or 0, *capfd.readouterr())
+
+    return run
+
+
+def unreachable() -> Settings:
+    """Settings for servers that are not there."""
+    return Settings.model_construct(
+        broker_url=f"kafka://127.0.0.1:{free_port()}",
+        store_url=f"redis://127.0.0.1:{free_port()}/0",
+        connect_timeout_s=1.0,
+        store_timeout_s=1.0,
+    )
+
+
+def without_style(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_help_that_tells_exit_codes(cli: Cli, command: str) -> None:
+    told = cli(*command.split(), "--help")
+    assert told.code == 0
+    text = " ".join(without_style(told.out).split())
+    assert "Exit codes: 0 done" in text
+    assert "Usage: tidewise" in text
+
+
+def test_there_is_no_command_without_a_test_of_its_help() -> None:
+    def leaves(group: object, before: str = "") -> set[str]:
+        found: set[str] = set()
+        for name, command in getattr(group, "commands", {}).items():
+            below = leaves(command, f"{before}{name} ")
+            found |= below or {f"{before}{name}"}
+        return found
+
+    from typer.main import get_command
+
+    assert leaves(get_command(app)) == set(COMMANDS)
+
+
+def test_results_can_be_had_as_json_wherever_there_is_one(cli: Cli) -> None:
+    without = {c for c in COMMANDS if "--json" not in without_style(cli(*c.split(), "--help").out)}
+    assert without == {"worker"}
+
+
+def test_help_is_quick() -> None:
+    """None of what makes the worker slow to start is imported for it."""
+    code = "import sys; import stream.cli; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    heavy = {"faust", "aiokafka", "numpy", "scipy", "redis", "pydantic", "pyarrow"}
+    assert not heavy & set(found.stdout.split())
+
+
+def test_codes_are_told_once_and_in_order() -> None:
+    numbers = [int(part.split()[0]) for part in CODES.removesuffix(".").split(";")]
+    assert numbers == sorted(set(numbers)) == [0, 1, 2, 3, 4, 5, 130]
+
+
+# Usage and settings
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["replay"],
+        ["replay", "no-such-file.jsonl"],
+        ["replay", "simulator", "--resume", "file"],
+        ["replay", "simulator", "--speed", "0"],
+        ["validate", "no-such-file.jsonl"],
+        ["lookup", "recs"],
+        ["demo", "--lines", "3"],
+    ],
+)
+def test_wrong_usage_ends_with_2(cli: Cli, words: list[str]) -> None:
+    told = cli(*words)
+    assert told.code == 2
+    assert told.err and not told.out
+
+
+def test_wrong_settings_are_named_with_what_would_be_right(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEWISE_PARTITIONS", "0")
+    told = cli("doctor")
+    assert told.code == 2
+    assert "setting partitions = '0'" in told.err and "greater than or equal to 1" in told.err
+
+
+@pytest.mark.parametrize(
+    "toml", ["no_such_setting = 1", "partitions = ", "partitions = true\npartitions = 2", "cart_after_s = []"]
+)
+def test_a_wrong_toml_file_is_told_without_a_trace(cli: Cli, tmp_path: Path, toml: str) -> None:
+    (tmp_path / "tidewise.toml").write_text(toml)
+    told = cli("worker")
+    assert told.code == 2
+    assert "Traceback" not in told.err and told.err
+
+
+# Nobody there
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lookup", "recs", "ann"],
+        ["lookup", "trending"],
+        ["lookup", "user", "ann"],
+        ["digest"],
+        ["topics", "create"],
+        ["replay", "simulator", "--events", "10"],
+        ["doctor"],
+    ],
+)
+def test_servers_that_are_not_there_end_with_1_and_a_hint(cli: Cli, words: list[str]) -> None:
+    begin = time.monotonic()
+    told = cli(*words)
+    assert told.code == 1
+    said = told.err + told.out
+    assert "TIDEWISE_BROKER_URL" in said or "TIDEWISE_STORE_URL" in said
+    assert "Traceback" not in said
+    assert time.monotonic() - begin < 5
+
+
+def test_a_port_that_is_taken_is_told(cli: Cli, broker_url: str) -> None:
+    told = cli("up", "--broker-port", broker_url.rsplit(":", 1)[1])
+    assert told.code == 1
+    assert "is taken: choose another" in told.err
+
+
+# validate
+
+
+def test_validate_finds_nothing_wrong_with_a_good_log(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(GOOD + b"\n\n" + ITEM + b"\n")
+    told = cli("validate", "log.jsonl", "--json")
+    assert told.code == 0
+    assert told.json == {"lines": 2, "problems": 0, "found": []}
+
+
+def test_validate_names_line_field_value_and_mend(cli: Cli, tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "log.jsonl.gz", "wb") as log:
+        log.write(GOOD + b"\n" + BAD + b"\nnonsense\n")
+    told = cli("validate", "log.jsonl.gz", "--json")
+    assert told.code == 1
+    found = orjson.loads(told.out)
+    assert (found["lines"], found["problems"]) == (3, 2)
+    first, second = found["found"]
+    assert (first["line"], first["code"], first["field"], first["value"]) == (
+        2,
+        "bad-time",
+        "time",
+        '"yesterday"',
+    )
+    assert "RFC 3339" in first["expected"]
+    assert (second["line"], second["code"]) == (3, "not-json")
+    shown = cli("validate", "log.jsonl.gz", "--show", "1")
+    assert shown.code == 1
+    assert shown.out.splitlines()[0].startswith("log.jsonl.gz:2: time")
+    assert shown.out.splitlines()[-1] == "3 lines, 2 problems"
+
+
+def test_validate_tells_a_file_that_cannot_be_read(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl.gz").write_bytes(gzip.compress(GOOD)[:-9])
+    told = cli("validate", "log.jsonl.gz")
+    assert told.code == 1
+    assert "cannot be read" in told.err
+
+
+# Topics, doctor
+
+
+def test_topics_are_made_once_and_the_doctor_is_content(
+    cli: Cli, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings()
+    ill = cli("doctor", "--json", settings=settings)
+    assert ill.code == 1
+    wrong = [each for each in orjson.loads(ill.out) if each["level"] == "error"]
+    assert len(wrong) == 9 and {each["mend"] for each in wrong} == {"tidewise topics create"}
+    made = orjson.loads(cli("topics", "create", "--json", settings=settings).out)
+    assert {each["created"] for each in made} == {True} and len(made) == 9
+    again = cli("topics", "create", settings=settings)
+    assert again.code == 0 and again.out.count("was there") == 9
+    well = cli("doctor", settings=settings)
+    assert well.code == 0
+    assert "topics: 9 topics with 4 partitions each" in well.out
+
+
+def test_another_number_of_partitions_is_refused(cli: Cli, settings: Settings) -> None:
+    told = cli("topics", "create", settings=settings.model_copy(update={"partitions": 5}))
+    assert told.code == 1
+    assert "TIDEWISE_PARTITIONS=4" in told.err
+
+
+def test_a_worker_refuses_a_store_of_another_deployment(cli: Cli, settings: Settings) -> None:
+    with Redis.from_url(settings.store_url) as redis:
+        redis.hset(Keys(settings.prefix).deployment(), mapping={"partitions": "7"})
+    told = cli("worker", settings=settings)
+    assert told.code == 3
+    assert "made with 7 partitions" in told.err
+
+
+# lookup
+
+
+def recs_view(user: str, items: list[dict[str, object]]) -> bytes:
+    time_text = views.iso_time(1_700_000_000_000)
+    view = {"version": version(1, 1), "id": "x", "time": time_text, "user": user, "items": items}
+    return orjson.dumps(view)
+
+
+def test_nobody_knows_anything_ends_with_4(cli: Cli, settings: Settings) -> None:
+    for words in (["recs", "ann"], ["neighbors", "mug"], ["trending"], ["user", "ann"]):
+        told = cli("lookup", *words, "--json", settings=settings)
+        assert (told.code, told.out) == (4, ""), words
+        assert "nothing is known" in told.err
+
+
+def test_a_list_is_shown_with_names_and_reasons(cli: Cli, settings: Settings) -> None:
+    keys = Keys(settings.prefix)
+    line = {"item": "mug", "score": 0.5, "strategy": "item-item", "because": ["te[a]"]}
+    put = View(keys.recs("ann"), recs_view("ann", [line]))
+    with Redis.from_url(settings.store_url) as redis:
+        redis.set(put.key, put.value)
+        redis.set(keys.item("mug"), views.item_view(version(1, 1), 0, {"item": "mug", "name": "Red mug"}))
+    found = orjson.loads(cli("lookup", "recs", "ann", "--json", settings=settings).out)
+    assert found["items"] == [line] and not found["fallback"]
+    shown = cli("lookup", "recs", "ann", settings=settings).out
+    assert "Red mug (mug)" in shown and "te[a]" in shown
+
+
+def test_without_a_list_what_is_trending_is_shown_and_said(cli: Cli, settings: Settings) -> None:
+    trending = views.trending_view(version(1, 1), "x", 0, [("mug", 3.0)])
+    with Redis.from_url(settings.store_url) as redis:
+        redis.set(Keys(settings.prefix).trending(), trending)
+    found = orjson.loads(cli("lookup", "recs", "ann", "--json", settings=settings).out)
+    assert found["fallback"] and [line["item"] for line in found["items"]] == ["mug"]
+    assert "what is trending" in cli("lookup", "recs", "ann", settings=settings).out
+
+
+# replay and digest
+
+
+def test_replay_tells_what_it_sent_and_digest_that_nobody_took_it(
+    cli: Cli, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "log.jsonl").write_bytes(GOOD + b"\n" + GOOD.replace(b"e1", b"e2") + b"\n" + ITEM + b"\n")
+    told = cli("replay", "log.jsonl", "--json", "--resume", "state", settings=settings)
+    assert told.code == 0
+    found = orjson.loads(told.out)
+    assert (found["events"], found["items"], found["skipped"]) == (3, 1, 0)
+    again = orjson.loads(cli("replay", "log.jsonl", "--json", "--resume", "state", settings=settings).out)
+    assert (again["events"], again["skipped"]) == (0, 3)
+    one = orjson.loads(cli("replay", "log.jsonl", "--json", "--limit", "1", settings=settings).out)
+    assert one["events"] == 1
+    unsettled = cli("digest", "--wait", "0", settings=settings)
+    assert unsettled.code == 5
+    assert "Is a worker running?" in unsettled.err
+
+
+def test_a_bad_line_stops_a_replay_with_its_place(cli: Cli, settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(GOOD + b"\n" + BAD + b"\n")
+    told = cli("replay", "log.jsonl", settings=settings)
+    assert told.code == 1
+    assert "log.jsonl:2: time" in told.err
+
+
+def test_an_empty_deployment_has_a_digest(cli: Cli, settings: Settings) -> None:
+    found = orjson.loads(cli("digest", "--json", settings=settings).out)
+    assert found["users"] == found["items"] == found["events"] == 0
+    assert re.fullmatch("[0-9a-f]{32}", found["digest"])
+    assert found["digest"] in cli("digest", settings=settings).out
+
+
+def test_a_simulated_shop_is_replayed(cli: Cli, settings: Settings) -> None:
+    told = cli("replay", "simulator", "--events", "100", "--array-size", "10", settings=settings)
+    assert told.code == 0
+    assert "500 (400 of the catalogue)" in told.out and "simulated" in told.out
+
+
+@pytest.mark.parametrize(("speed", "begins_s"), [(None, -5.0), (1.0, 0.0), (5.0, -4.0), (0.5, 0.0)])
+def test_simulated_events_are_never_of_the_future(speed: float | None, begins_s: float) -> None:
+    """100 events take 5 s of event time; the last one happens when it is sent, or earlier."""
+    now = 1_700_000_000_000
+    entries = list(Simulated(1, 100, speed, now).entries())
+    assert entries[0].time == now + begins_s * 1000
+    assert [entry.time for entry in entries] == sorted(entry.time for entry in entries)
+    limits = Limits.of(Settings.model_construct())
+    from producers.envelope import faults
+
+    assert not [why for entry in entries for why in faults(entry.data, limits)]
+    assert len(list(First(Simulated(1, 100, speed, now), 7).entries())) == 7
