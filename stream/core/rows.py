@@ -3,13 +3,13 @@
 A row is an open-addressing hash table of 64 lines of 8 words; a word holds a pair's weight (44 bits) above
 its neighbour's scrambled id (20 bits), so one gather of 64 bytes finds both. The line comes from the
 scrambled id's top bits, so that sorted keys touch adjacent lines; a full line spills to the next. Words of a
-line stand at its front: nothing is ever removed, but by rebuilding a row when it is cut.
+line stand at its end, and nothing is ever removed but by a cut, which brings back what had spilled.
 docs/decisions/kernel-layout.md has what was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +33,24 @@ MOST_ITEMS = (1 << ID_BITS) - 1
 MOST_PAIRS = SLOTS // 2
 """A row of more pairs than this is cut; at half load a line is rarely full."""
 
-_CHUNK = 24_000
+_ENTRIES = 1 << 22
+"""Entries folded at a time, so that a key (40 bits) and an entry's number fit one sortable number."""
+_CHUNK = 8_000
 """Merged entries handled at a time, so that their lines stay in cache."""
+_BLOCK = 256
+"""Rows of 512 words handled at a time, likewise."""
 _BURST = SLOTS - MOST_PAIRS - 2 * WIDTH
-"""Most new pairs a row can take before it must be looked at for a cut."""
+"""Most pairs that are put into a row before it is looked at for a cut."""
+_NEAREST = 64
+"""The heaviest words looked at for the K heaviest; more only where a tie reaches beyond them."""
 _ID_MASK = np.uint64(MOST_ITEMS)
 _ID_SHIFT = np.uint64(ID_BITS)
-_LINE_SHIFT = ID_BITS - LINES.bit_length() + 1
+_LINE_BITS = LINES.bit_length() - 1
+_LINE_SHIFT = ID_BITS - _LINE_BITS
+_HOME = np.repeat(np.arange(LINES, dtype=np.uint64), WIDTH)
+"""The line of each word of a row."""
+_ENTRY_BITS = 63 - 2 * ID_BITS
+_RANKS = np.arange(_NEAREST, dtype=np.uint64)
 _MAX_WEIGHT = (1 << WEIGHT_BITS) - 1
 _MULTIPLIER = 0x9E375
 _INVERSE = pow(_MULTIPLIER, -1, 1 << ID_BITS)
@@ -84,11 +95,16 @@ class Rows:
 
     def _allocate(self, rows: int) -> None:
         self._words: U64 = np.zeros((rows * LINES, WIDTH), dtype=np.uint64)
+        self._last: I64 = np.zeros(rows, dtype=np.int64)
         self._count: I64 = np.zeros(rows, dtype=np.int64)
         self._base: I64 = np.zeros(rows, dtype=np.int64)
         self._sums: I64 = np.zeros((rows, 2), dtype=np.int64)
-        self._last: I64 = np.zeros(rows, dtype=np.int64)
         self._cut: Bool = np.zeros(rows, dtype=np.bool_)
+
+    @property
+    def _rows(self) -> U64:
+        """The words by slot: [slots, SLOTS], a view."""
+        return self._words.reshape(-1, SLOTS)
 
     # Which rows are in memory
 
@@ -107,7 +123,7 @@ class Rows:
         self._slot[rows[held]] = -1
 
     def _clear(self, slots: I32) -> None:
-        self._words.reshape(-1, SLOTS)[slots] = 0
+        self._rows[slots] = 0
         self._count[slots] = self._base[slots] = self._last[slots] = 0
         self._sums[slots] = 0
         self._cut[slots] = False
@@ -116,7 +132,7 @@ class Rows:
         lack = len(self._items) - len(self._slot)
         if lack > 0:
             if len(self._items) > MOST_ITEMS:
-                raise OverflowError(f"more than {MOST_ITEMS} items: run Tidewise with more workers' prefixes")
+                raise OverflowError(f"more than {MOST_ITEMS} items: a worker cannot count more")
             grown = np.full(max(lack, len(self._slot)), -1, dtype=np.int32)
             self._slot = np.concatenate([self._slot, grown])
 
@@ -151,182 +167,248 @@ class Rows:
     def fold(self, row: I32, col: I32, period: I64, weight: I64, backward: Bool, time: I64) -> None:
         """Add entries [n]: ``weight`` (of landmark ``period``) to C(row→col) and to one of row's two sums.
 
-        ``time`` ms of the events. Order and cutting into calls do not matter to rows that are never cut.
+        ``time`` ms of the events. Cutting into calls does not matter to rows that are never cut; neither
+        does order, unless entries are dated three landmark periods or more apart.
         """
-        slots = self._slots_of(row)
-        self._prepare(slots, period)
-        weight = self._relative(slots, period, weight)
-        scrambled = ((col.astype(np.int64) + 1) * _MULTIPLIER) & MOST_ITEMS
-        key = slots.astype(np.int64) << ID_BITS | scrambled
-        order = np.argsort(key)
-        key, weight = key[order], weight[order]
-        self._add_sums(key >> ID_BITS, weight, backward[order], time[order])
-        first = np.flatnonzero(np.diff(key, prepend=-1))
-        self._merge(key[first], np.add.reduceat(weight, first) if len(first) else weight)
+        for start in range(0, len(row), _ENTRIES):
+            part = slice(start, start + _ENTRIES)
+            slots = self._slots_of(row[part])
+            key = slots.astype(np.int64) << ID_BITS | _scramble(col[part])
+            self._fold(slots, key, period[part], weight[part], backward[part], time[part])
 
-    def _prepare(self, slots: I32, period: I64) -> None:
-        """Give new rows their base, and move the base of rows that meet a period beyond their span."""
-        base = self._base[slots]
-        new = (self._last[slots] == 0) & (self._count[slots] == 0)
-        if new.any():
-            at = slots[new]
-            self._base[at] = np.iinfo(np.int64).max
-            np.minimum.at(self._base, at, period[new] - 1)
-            base = self._base[slots]
-        beyond = period - base - (SPAN - 1)
-        if (beyond > 0).any():
-            move = np.zeros(len(self._base), dtype=np.int64)
-            np.maximum.at(move, slots, beyond)
-            self._move(np.flatnonzero(move), move[move > 0])
+    def _fold(self, slots: I32, key: I64, period: I64, weight: I64, backward: Bool, time: I64) -> None:
+        self._found(slots, period)
+        ahead = period - self._base[slots]
+        # Unsigned, what is older than its row's base is beyond its span, too.
+        if (ahead.view(np.uint64) < SPAN).all():
+            self._add(key, weight << ahead * PERIOD, backward, time)
+            return
+        for at in self._stages(slots, period):
+            ahead = (period[at] - self._base[slots[at]]) * PERIOD
+            self.shifted += int(np.count_nonzero(ahead < 0))
+            relative = (weight[at] << np.maximum(ahead, 0)) >> np.minimum(np.maximum(-ahead, 0), 63)
+            self._add(key[at], relative, backward[at], time[at])
 
-    def _move(self, slots: I64, periods: I64) -> None:
+    def _found(self, slots: I32, period: I64) -> None:
+        """Give new rows their base: the period before that of their first entry."""
+        new = np.flatnonzero((self._count[slots] == 0) & (self._last[slots] == 0))
+        if len(new):
+            at, first = np.unique(slots[new], return_index=True)
+            self._base[at] = period[new[first]] - 1
+
+    def _stages(self, slots: I32, period: I64) -> Iterator[I64]:
+        """Entries in parts within which no row's base moves; before each, the rows' bases are moved.
+
+        What one entry after the other would do: an entry beyond its row's span moves the base before it is
+        added, and one older than the base it meets is shifted singly.
+        """
+        order = np.argsort(slots, kind="stable")
+        row, first = slots[order], _runs(slots[order])
+        newest = period[order]
+        newest = np.maximum(newest, self._base[row] + SPAN - 1)
+        low, rank = newest.min(), np.cumsum(np.bincount(first, minlength=len(row)))
+        newest = np.maximum.accumulate(rank << 40 | newest - low) - (rank << 40) + low
+        before = np.concatenate([newest[:1], newest[:-1]])
+        before[first] = self._base[row[first]] + SPAN - 1
+        moves = newest - before
+        moved = np.cumsum(moves > 0)
+        stage = moved - np.repeat(moved[first] - (moves[first] > 0), np.diff(first, append=len(row)))
+        for number in range(int(stage.max()) + 1):
+            part = np.flatnonzero(stage == number)
+            moving = part[moves[part] > 0]
+            self._move(row[moving], moves[moving])
+            if len(part):
+                yield order[part]
+
+    def _move(self, slots: I32, periods: I64) -> None:
         """The landmark move of rows [m] by ``periods`` [m]: what is older loses its lowest bits."""
         shift = np.minimum(periods * PERIOD, 63)
-        words = self._words.reshape(-1, SLOTS)[slots]
+        words = self._rows[slots]
         weights = (words >> _ID_SHIFT) >> shift.astype(np.uint64)[:, None]
-        self._words.reshape(-1, SLOTS)[slots] = weights << _ID_SHIFT | words & _ID_MASK
+        self._rows[slots] = weights << _ID_SHIFT | words & _ID_MASK
         self._sums[slots] >>= shift[:, None]
         self._base[slots] += periods
 
-    def _relative(self, slots: I32, period: I64, weight: I64) -> I64:
-        """Weights relative to their rows' bases; an entry older than its row's base is shifted singly."""
-        shift = (period - self._base[slots]) * PERIOD
-        if (older := shift < 0).any():
-            self.shifted += int(np.count_nonzero(older))
-            return np.where(older, weight >> np.minimum(-shift, 63), weight << np.maximum(shift, 0))
-        found: I64 = weight << shift
-        return found
+    def _add(self, key: I64, weight: I64, backward: Bool, time: I64) -> None:
+        """Add entries, weighed relative to their rows' bases: sort, sum what is of one pair, insert, cut."""
+        order = _order(key)
+        key, weight = key[order], weight[order]
+        slots = key >> ID_BITS
+        self._add_sums(slots, weight, backward[order], time[order])
+        first = _runs(key)
+        if len(first) < len(key):
+            key, weight, slots = key[first], np.add.reduceat(weight, first), slots[first]
+        self._merge(slots, key, self._capped(weight))
 
     def _add_sums(self, slots: I64, weight: I64, backward: Bool, time: I64) -> None:
         """Row sums and newest times; entries are sorted by row."""
-        first = np.flatnonzero(np.diff(slots, prepend=-1))
-        if len(first):
-            rows = slots[first]
-            self._sums[rows, 0] += np.add.reduceat(np.where(backward, 0, weight), first)
-            self._sums[rows, 1] += np.add.reduceat(np.where(backward, weight, 0), first)
-            self._last[rows] = np.maximum(self._last[rows], np.maximum.reduceat(time, first))
+        first = _runs(slots)
+        rows = slots[first]
+        behind = np.add.reduceat(weight * backward, first)
+        self._sums[rows, 0] += np.add.reduceat(weight, first) - behind
+        self._sums[rows, 1] += behind
+        self._last[rows] = np.maximum(self._last[rows], np.maximum.reduceat(time, first))
 
-    def _merge(self, key: I64, weight: I64) -> None:
+    def _capped(self, weight: I64) -> I64:
+        """A sum stops at its ceiling."""
+        if (weight > _MAX_WEIGHT).any():
+            self.saturated += int(np.count_nonzero(weight > _MAX_WEIGHT))
+            weight = np.minimum(weight, _MAX_WEIGHT)
+        return weight
+
+    def _merge(self, slots: I64, key: I64, weight: I64) -> None:
         """Add distinct, sorted keys [m] (slot | scrambled id) to the tables; cut rows that grew too long."""
-        slots = key >> ID_BITS
-        rank = np.arange(len(key)) - np.searchsorted(slots, slots)
-        for burst in range(int(rank.max(initial=-1)) // _BURST + 1):
-            part = np.flatnonzero(rank // _BURST == burst) if burst or rank.max() >= _BURST else slice(None)
-            keys, weights = key[part], weight[part]
-            for start in range(0, len(keys), _CHUNK):
-                self._insert(keys[start : start + _CHUNK], weights[start : start + _CHUNK])
-            touched = slots[part][np.flatnonzero(np.diff(slots[part], prepend=-1))]
-            self._shorten(touched[self._count[touched] > MOST_PAIRS])
+        first = _runs(slots)
+        counts = np.diff(first, append=len(key))
+        if counts.max() > _BURST:
+            wide = np.repeat(counts > _BURST, counts)
+            self._rebuild(slots[first[counts > _BURST]], key[wide], weight[wide])
+            slots, key, weight = slots[~wide], key[~wide], weight[~wide]
+            first = _runs(slots)
+        for start in range(0, len(key), _CHUNK):
+            self._insert(key[start : start + _CHUNK], weight[start : start + _CHUNK])
+        touched = slots[first]
+        long = touched[self._count[touched] > MOST_PAIRS]
+        for start in range(0, len(long), _BLOCK):
+            self._shorten(long[start : start + _BLOCK])
 
     def _insert(self, key: I64, weight: I64) -> None:
         """Add to the pairs that are there, put the others into the first line with room."""
-        line = key >> _LINE_SHIFT
-        scrambled = key.astype(np.uint64) & _ID_MASK
-        while len(key):
-            lines = self._words[line]
-            match = (lines & _ID_MASK) == scrambled[:, None]
-            found = match.any(axis=1)
-            self._strengthen(line[found], match[found].argmax(axis=1), weight[found])
-            rest = np.flatnonzero(~found)
-            line, key, weight, scrambled = line[rest], key[rest], weight[rest], scrambled[rest]
-            place = np.count_nonzero(lines[rest], axis=1) + _rank_in_run(line)
-            fits = place < WIDTH
-            words = weight[fits].astype(np.uint64) << _ID_SHIFT | scrambled[fits]
-            self._words[line[fits], place[fits]] = words
-            self._counted(key[fits] >> ID_BITS)
-            left = ~fits
-            line, key, weight, scrambled = line[left], key[left], weight[left], scrambled[left]
-            line = _next_line(line)
+        line, scrambled = key >> _LINE_SHIFT, (key & MOST_ITEMS).view(np.uint64)
+        while len(line):
+            lines = np.take(self._words, line, axis=0)
+            # Eight truth values seen as one number: a byte each, the first one lowest.
+            used = np.bitwise_count((lines != 0).view(np.uint64)[:, 0])
+            lines &= _ID_MASK
+            match = (lines == scrambled[:, None]).view(np.uint64)[:, 0]
+            hits = np.flatnonzero(match)
+            self._strengthen(line[hits] * WIDTH + (np.bitwise_count(match[hits] - 1) >> 3), weight[hits])
+            rest = np.flatnonzero(match == 0)
+            line, weight, scrambled = line[rest], weight[rest], scrambled[rest]
+            place = WIDTH - 1 - used[rest].astype(np.int64) - _rank_in_run(line)
+            fits = place >= 0
+            self._words[line[fits], place[fits]] = weight[fits].view(np.uint64) << _ID_SHIFT | scrambled[fits]
+            self._counted(line[fits] >> _LINE_BITS)
+            left = np.flatnonzero(~fits)
+            line = _next_line(line[left])
             order = np.argsort(line, kind="stable")
-            line, key, weight, scrambled = line[order], key[order], weight[order], scrambled[order]
+            left = left[order]
+            line, weight, scrambled = line[order], weight[left], scrambled[left]
 
-    def _strengthen(self, line: I64, place: I64, weight: I64) -> None:
-        """Add weights to pairs that are there; a sum stops at its ceiling."""
-        words = self._words[line, place]
-        total = (words >> _ID_SHIFT).astype(np.int64) + weight
-        if (total > _MAX_WEIGHT).any():
-            self.saturated += int(np.count_nonzero(total > _MAX_WEIGHT))
-            total = np.minimum(total, _MAX_WEIGHT)
-        self._words[line, place] = total.astype(np.uint64) << _ID_SHIFT | words & _ID_MASK
+    def _strengthen(self, at: I64, weight: I64) -> None:
+        """Add weights to the words [n] that stand at ``at``."""
+        flat = self._words.reshape(-1)
+        words = flat[at]
+        total = self._capped((words >> _ID_SHIFT).view(np.int64) + weight)
+        flat[at] = total.view(np.uint64) << _ID_SHIFT | words & _ID_MASK
 
     def _counted(self, slots: I64) -> None:
-        """More pairs of rows; slots need not be sorted."""
-        if len(slots):
-            low = int(slots.min())
-            counts = np.bincount(slots - low)
-            self._count[low : low + len(counts)] += counts
+        """More pairs of rows; slots are sorted."""
+        first = _runs(slots)
+        self._count[slots[first]] += np.diff(first, append=len(slots))
 
-    # Cutting and ranking
+    # Cutting
 
     def _shorten(self, slots: I64) -> None:
         """Cut rows to their heaviest pairs, ties by ascending hash, and mark them evicted."""
-        if not len(slots):
-            return
-        words = self._words.reshape(-1, SLOTS)[slots]
-        row, kept = self._heaviest(words, self._max_pairs)
-        self.evicted += int(self._count[slots].sum()) - len(kept)
-        self._words.reshape(-1, SLOTS)[slots] = 0
-        self._count[slots] = 0
+        words = np.take(self._rows, slots, axis=0)
+        bound = _largest(words, MOST_PAIRS)[:, -self._max_pairs] & ~_ID_MASK
+        kept = words >= np.maximum(bound, _ID_MASK + np.uint64(1))[:, None]
+        count = kept.sum(axis=1)
+        self._drop_tied(words, bound, kept, count - self._max_pairs)
+        count = np.minimum(count, self._max_pairs)
+        self.evicted += int(self._count[slots].sum() - count.sum())
+        words *= kept
+        spilled = np.flatnonzero((words != 0) & ((words & _ID_MASK) >> np.uint64(_LINE_SHIFT) != _HOME))
+        key = slots[spilled // SLOTS] << ID_BITS
+        again = words.reshape(-1)[spilled]
+        words.reshape(-1)[spilled] = 0
+        lines = words.reshape(-1, WIDTH)
+        lines.sort(axis=1)
+        self._rows[slots] = words
+        self._count[slots] = count - np.bincount(spilled // SLOTS, minlength=len(slots))
         self._cut[slots] = True
-        key = slots[row] << ID_BITS | (kept & _ID_MASK).astype(np.int64)
+        key |= (again & _ID_MASK).view(np.int64)
         order = np.argsort(key)
-        self._insert(key[order], (kept[order] >> _ID_SHIFT).astype(np.int64))
+        self._insert(key[order], (again[order] >> _ID_SHIFT).view(np.int64))
 
-    def _heaviest(self, words: U64, most: int) -> tuple[I64, U64]:
-        """Of words [r, SLOTS] the ``most`` heaviest a row, ties by ascending hash: rows [m], words [m]."""
-        bound = np.partition(words, SLOTS - most, axis=1)[:, SLOTS - most] & ~_ID_MASK
-        row, at = np.nonzero((words >= bound[:, None]) & (words > _ID_MASK))
-        chosen = words[row, at]
-        counts = np.bincount(row, minlength=len(words))
-        if (counts > most).any():
-            kept = self._untied(row, chosen, counts > most, most)
-            row, chosen = row[kept], chosen[kept]
-        return row, chosen
+    def _drop_tied(self, words: U64, bound: U64, kept: Bool, excess: I64) -> None:
+        """Of the pairs that weigh as much as the lightest kept one, drop those of the greatest hashes."""
+        rows = np.flatnonzero(excess > 0)
+        tied = np.flatnonzero(words[rows] >> _ID_SHIFT == (bound[rows] >> _ID_SHIFT)[:, None])
+        row = rows[tied // SLOTS]
+        at = row * SLOTS + tied % SLOTS
+        order = np.lexsort((~self._hash_of(words.reshape(-1)[at]), row))
+        lost = _rank_in_run(row) < excess[row]
+        kept.reshape(-1)[at[order[lost]]] = False
 
-    def _untied(self, row: I64, words: U64, tied: Bool, most: int) -> I64:
-        """Which of the words [m], sorted by row, stay where a row holds more than ``most`` of them."""
-        order = np.lexsort((self._hash_of(words), _falling(words), row))
-        rank = np.arange(len(row)) - np.searchsorted(row, row)
-        return np.sort(order[(rank < most) | ~tied[row]])
+    def _rebuild(self, slots: I64, key: I64, weight: I64) -> None:
+        """Add keys [m] to rows [r] that they might overfill: rows are made anew from all their pairs."""
+        words = np.take(self._rows, slots, axis=0)
+        at = np.flatnonzero(words)
+        old = words.reshape(-1)[at]
+        key = np.concatenate([key, slots[at // SLOTS] << ID_BITS | (old & _ID_MASK).view(np.int64)])
+        weight = np.concatenate([weight, (old >> _ID_SHIFT).view(np.int64)])
+        order = np.argsort(key)
+        first = _runs(key[order])
+        key, weight = key[order][first], self._capped(np.add.reduceat(weight[order], first))
+        row = key >> ID_BITS
+        hashes = self._hash_of(key.view(np.uint64))
+        order = np.lexsort((hashes, -weight, row))
+        count = np.diff(_runs(row), append=len(row))
+        long = count > MOST_PAIRS
+        light = (_rank_in_run(row) >= self._max_pairs) | (weight[order] == 0)
+        kept = np.sort(order[~(light & np.repeat(long, count))])
+        self.evicted += len(key) - len(kept)
+        self._cut[slots] |= long
+        self._rows[slots] = 0
+        self._count[slots] = 0
+        self._insert(key[kept], weight[kept])
+
+    # Ranking
 
     def top(self, rows: I32) -> Top:
         """The heaviest K pairs of items [r], heaviest first, ties by ascending hash. Exact."""
-        cols = np.full((len(rows), self._k), -1, dtype=np.int32)
-        weights = np.zeros((len(rows), self._k), dtype=np.int64)
-        for start in range(0, len(rows), 512):
-            part = slice(start, start + 512)
-            words = self._words.reshape(-1, SLOTS)[self._slot[rows[part]]]
-            row, best = self._heaviest(words, self._k)
-            counts = np.bincount(row, minlength=len(words))
-            ranked = self._ranked(row, best, counts)
-            held = np.arange(self._k) < counts[:, None]
-            cols[part][held] = self._ids_of(ranked)
-            weights[part][held] = ranked >> _ID_SHIFT
-        return Top(cols, weights)
+        found = np.empty((len(rows), self._k), dtype=np.uint64)
+        slots = self._slots_of(rows)
+        for start in range(0, len(rows), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            found[part] = self._ranked(np.take(self._rows, slots[part], axis=0))
+        weights = (found >> _ID_SHIFT).view(np.int64)
+        return Top(np.where(weights > 0, self._ids_of(found), np.int32(-1)), weights)
 
-    def _ranked(self, row: I64, words: U64, counts: I64) -> U64:
-        """The words [m], sorted by row, heaviest first in each."""
-        table = np.zeros((len(counts), self._k), dtype=np.uint64)
-        held = np.arange(self._k) < counts[:, None]
-        table[held] = words
-        table.sort(axis=1)
-        ranked = table[:, ::-1][held]
-        weight = ranked >> _ID_SHIFT
-        tied = np.flatnonzero((weight[1:] == weight[:-1]) & (row[1:] == row[:-1]))
+    def _ranked(self, words: U64) -> U64:
+        """The heaviest K of words [r, SLOTS], in order: [r, K]."""
+        best = np.ascontiguousarray(_largest(words, _NEAREST)[:, ::-1])
+        weight = best >> _ID_SHIFT
+        same = (weight[:, 1:] == weight[:, :-1]) & (weight[:, 1:] > 0)
+        tied = np.flatnonzero(same[:, : self._k].any(axis=1))
         if len(tied):
-            rows = np.unique(row[tied])
-            at = np.flatnonzero(np.isin(row, rows))
-            order = np.lexsort((self._hash_of(ranked[at]), _falling(ranked[at]), row[at]))
-            ranked[at] = ranked[at][order]
-        return ranked
+            group = np.zeros((len(tied), _NEAREST), dtype=np.uint64)
+            np.cumsum(~same[tied], axis=1, dtype=np.uint64, out=group[:, 1:])
+            hashes = self._hash_of(best[tied])
+            key = group << np.uint64(58) | hashes >> np.uint64(12) << np.uint64(6) | _RANKS
+            key.sort(axis=1)
+            best[tied] = np.take_along_axis(best[tied], (key & _RANKS[-1]).view(np.int64), axis=1)
+            # Hashes that differ only below what the key holds, or a tie that goes on beyond these words.
+            unsure = (key[:, 1:] >> np.uint64(6) == key[:, :-1] >> np.uint64(6)).any(axis=1)
+            unsure |= (weight[tied, -1] == weight[tied, self._k - 1]) & (weight[tied, -1] > 0)
+            self._rank_whole(words, best, tied[unsure])
+        return best[:, : self._k]
+
+    def _rank_whole(self, words: U64, best: U64, rows: I64) -> None:
+        """Rank rows [m] of ``words`` into ``best`` by all their pairs."""
+        for at in rows.tolist():
+            held = words[at][words[at] > _ID_MASK]
+            order = np.lexsort((self._hash_of(held), ~(held >> _ID_SHIFT)))
+            best[at, : self._k] = held[order[: self._k]]
 
     def _ids_of(self, words: U64) -> I32:
-        """Local ids [n] of the neighbours in words [n]."""
-        scrambled = (words & _ID_MASK).astype(np.int64)
-        return ((scrambled * _INVERSE & MOST_ITEMS) - 1).astype(np.int32)
+        """Local ids of the neighbours in words."""
+        return ((words.astype(np.uint32) * np.uint32(_INVERSE) & np.uint32(MOST_ITEMS)) - 1).view(np.int32)
 
     def _hash_of(self, words: U64) -> U64:
-        return self._items.hashes[self._ids_of(words)]
+        return np.take(self._items.hashes, self._ids_of(words), mode="clip")
 
     def sums(self, rows: I32) -> Sums:
         """Sums, bases and newest times of items [r]."""
@@ -339,7 +421,7 @@ class Rows:
     def pack(self, rows: I32) -> list[bytes]:
         """One blob an item (`row_format`). About 3 µs a row of 100 pairs."""
         slots = self._slots_of(rows)
-        words = self._words.reshape(-1, SLOTS)[slots]
+        words = self._rows[slots]
         held = words != 0
         pairs = words[held]
         sums = self.sums(rows)
@@ -357,33 +439,74 @@ class Rows:
         return row_format.pack(packed)
 
     def unpack(self, rows: I32, blobs: Sequence[bytes | None]) -> list[bytes]:
-        """Load rows, all missing, from the store (None: never stored); returns what stands behind each."""
-        slots = self._slots_of(rows)
+        """Load rows, all missing, from the store (None: never stored); returns what stands behind each.
+
+        Raises ValueError, and loads none, when the bytes of one are damaged.
+        """
         stored = [at for at, blob in enumerate(blobs) if blob is not None]
         packed, rests = row_format.unpack([blob for blob in blobs if blob is not None])
-        at = slots[stored]
+        col = self._items.ids_of_hashes(packed.hashes)
+        order, key = _keys(np.repeat(np.arange(len(stored)), packed.pairs), col)
+        if (packed.pairs > MOST_PAIRS).any() or len(_runs(key)) < len(key):
+            raise ValueError("a row holds too many pairs, or one twice: the stored bytes are damaged")
+        slots = self._slots_of(rows)
+        at = slots[stored].astype(np.int64)
         self._cut[at], self._base[at], self._last[at] = packed.evicted, packed.base, packed.last
         self._sums[at] = np.stack([packed.forward, packed.backward], axis=1)
-        col = self._items.ids_of_hashes(packed.hashes)
-        scrambled = ((col.astype(np.int64) + 1) * _MULTIPLIER) & MOST_ITEMS
-        key = np.repeat(at.astype(np.int64), packed.pairs) << ID_BITS | scrambled
-        order = np.argsort(key)
-        self._insert(key[order], packed.weights[order])
+        order, key = _keys(np.repeat(at, packed.pairs), col)
+        self._insert(key, packed.weights[order])
         behind = [b""] * len(blobs)
         for place, rest in zip(stored, rests, strict=True):
             behind[place] = rest
         return behind
 
 
-def _falling(words: U64) -> U64:
-    """A sort key: heavier words first."""
-    return np.uint64(_MAX_WEIGHT) - (words >> _ID_SHIFT)
+def _scramble(col: I32) -> I64:
+    """Local ids [n] as distinct numbers 1..MOST_ITEMS whose top bits are spread evenly."""
+    return ((col.astype(np.int64) + 1) * _MULTIPLIER) & MOST_ITEMS
 
 
-def _rank_in_run(line: I64) -> I64:
+def _keys(slots: I64, col: I32) -> tuple[I64, I64]:
+    """Sorted keys [n] of pairs, and the order they came in."""
+    key = slots << ID_BITS | _scramble(col)
+    order = _order(key)
+    return order, key[order]
+
+
+def _order(key: I64) -> I64:
+    """The order that sorts keys [n] of 40 bits, equal ones as they came. Cheaper than a stable argsort."""
+    packed = key << _ENTRY_BITS | np.arange(len(key))
+    packed.sort()
+    packed &= (1 << _ENTRY_BITS) - 1
+    return packed
+
+
+def _largest(words: U64, n: int) -> U64:
+    """The ``n`` ≤ 256 largest of words [r, 512], ascending: [r, n].
+
+    Sorting halves and taking the greater of the one's rising and the other's falling end is exact, and
+    several times faster than to partition or sort whole rows (docs/decisions/kernel-layout.md).
+    """
+    half = SLOTS // 2
+    halves = words.reshape(-1, 2, half).copy()
+    halves.sort(axis=2)
+    best = np.maximum(halves[:, 0, half - n :], halves[:, 1, half - n :][:, ::-1])
+    best.sort(axis=1)
+    return best
+
+
+def _runs(values: I64 | I32) -> I64:
+    """Where each run of equal values [n] begins."""
+    begins = np.empty(len(values), dtype=np.bool_)
+    begins[:1] = True
+    np.not_equal(values[1:], values[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
+
+
+def _rank_in_run(values: I64) -> I64:
     """How many equal values stand just before each: [n]; equal values must be adjacent."""
-    first = np.flatnonzero(np.diff(line, prepend=-1))
-    return np.arange(len(line)) - np.repeat(first, np.diff(first, append=len(line)))
+    first = _runs(values)
+    return np.arange(len(values)) - np.repeat(first, np.diff(first, append=len(values)))
 
 
 def _next_line(line: I64) -> I64:
