@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import logging
 import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 import structlog
@@ -24,7 +28,13 @@ from stream.cli.common import CODES
 from stream.cli.sources import First, Simulated
 from stream.codec import Limits
 from stream.core import views
+from stream.core.engaged import CartLine, Choice, Timer, UserState
+from stream.core.items import Items, item_hash
+from stream.core.users import Bounds, Rows, advance, pack
+from stream.core.weights import Decay
 from stream.embedded import free_port
+from stream.events import CODE
+from stream.ownership import partition_of
 from stream.settings import Settings
 from tests.e2e.harness import environment
 
@@ -314,6 +324,60 @@ def test_without_a_list_what_is_trending_is_shown_and_said(cli: Cli, settings: S
     assert "what is trending" in cli("lookup", "recs", "ann", settings=settings).out
 
 
+def test_what_is_kept_of_a_user_is_told_in_words(cli: Cli, settings: Settings) -> None:
+    """An item is named if a list, the cart or a row names it, else by its hash."""
+    keys, part = Keys(settings.prefix), f"u{partition_of('ann', settings.partitions)}"
+    with Redis.from_url(settings.store_url) as redis:
+        redis.set(keys.user(part, "ann"), packed_user(["mug", "tea", "lost"]))
+        redis.set(keys.engagement(part, "ann"), cart_of("pot").pack())
+        redis.set(keys.recs("ann"), recs_view("ann", [{"item": "pot", "score": 1, "because": ["mug"]}]))
+        redis.set(keys.row(f"i{partition_of('tea', settings.partitions)}", "tea"), b"")
+    found = orjson.loads(cli("lookup", "user", "ann", "--json", settings=settings).out)
+    lost = f"#{item_hash('lost'):016x}"
+    history = [(each["item"], each["type"], each["time"]) for each in found["history"]]
+    assert history == [
+        (lost, "purchase", "2023-11-14T22:13:22.000Z"),
+        ("tea", "view_item", "2023-11-14T22:13:21.000Z"),
+        ("mug", "view_item", "2023-11-14T22:13:20.000Z"),
+    ]
+    shares = {each["item"]: each["share"] for each in found["interest"]}
+    assert next(iter(shares)) == lost and shares[lost] == pytest.approx(4 / 6, abs=0.01)
+    assert sum(shares.values()) == pytest.approx(1, abs=0.001)
+    assert found["interactions"] == 3 and found["newest"] == "2023-11-14T22:13:22.000Z"
+    assert found["channels"] == {"email": True} and found["purposes"] == {}
+    assert [(line["item"], line["quantity"], line["price"]) for line in found["cart"]] == [("pot", 2, 9.5)]
+    assert [(each["rule"], each["due"]) for each in found["timers"]] == [
+        ("abandoned-cart", "2023-11-14T23:13:20.000Z")
+    ]
+    shown = cli("lookup", "user", "ann", settings=settings)
+    assert shown.code == 0 and lost in shown.out and "email: yes" in shown.out
+
+
+def packed_user(names: list[str]) -> bytes:
+    """A user who looked at all, a second apart, and bought the last."""
+    items = Items()
+    n = len(names)
+    kind = np.array([CODE["view_item"]] * (n - 1) + [CODE["purchase"]], dtype=np.uint8)
+    units = np.array([8] * (n - 1) + [32], dtype=np.int64)
+    time_ms = 1_700_000_000_000 + 1000 * np.arange(n, dtype=np.int64)
+    user, item = np.zeros(n, dtype=np.int64), items.ids(names)
+    blank, decay = Rows.blank(1, Bounds()), Decay(86_400_000)
+    (blob,) = pack(advance(blank, user, item, kind, time_ms, units, decay, items.hashes), items)
+    return blob
+
+
+def cart_of(item: str) -> UserState:
+    now = 1_700_000_000_000
+    due = now + 3_600_000
+    return UserState(
+        identified=True,
+        channels={"email": Choice(True, now)},
+        cart={item: CartLine(2, 9.5, now)},
+        changed=now,
+        pending={"abandoned-cart": Timer(due, due)},
+    )
+
+
 # replay and digest
 
 
@@ -341,11 +405,14 @@ def test_a_bad_line_stops_a_replay_with_its_place(cli: Cli, settings: Settings, 
     assert "log.jsonl:2: time" in told.err
 
 
-def test_an_empty_deployment_has_a_digest(cli: Cli, settings: Settings) -> None:
+def test_an_empty_deployment_has_a_digest(cli: Cli, make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(partitions=1)
+    assert cli("topics", "create", settings=settings).code == 0
     found = orjson.loads(cli("digest", "--json", settings=settings).out)
     assert found["users"] == found["items"] == found["events"] == 0
     assert re.fullmatch("[0-9a-f]{32}", found["digest"])
-    assert found["digest"] in cli("digest", settings=settings).out
+    shown = cli("digest", settings=settings).out
+    assert f"digest           {found['digest']}\n" in shown
 
 
 def test_a_simulated_shop_is_replayed(cli: Cli, settings: Settings) -> None:
@@ -366,3 +433,39 @@ def test_simulated_events_are_never_of_the_future(speed: float | None, begins_s:
 
     assert not [why for entry in entries for why in faults(entry.data, limits)]
     assert len(list(First(Simulated(1, 100, speed, now), 7).entries())) == 7
+
+
+# up
+
+
+def test_up_tells_its_addresses_and_ends_when_asked(tmp_path: Path) -> None:
+    ports = {"broker": free_port(), "store": free_port()}
+    options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    command = [sys.executable, "-m", "stream.cli", "up", "--json", *options]
+    with (tmp_path / "log").open("wb") as log:
+        one = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=tmp_path, text=True)
+    try:
+        watch = threading.Timer(40, one.kill)
+        watch.start()
+        assert one.stdout is not None
+        told = orjson.loads("".join(iter(one.stdout.readline, "}\n")) + "}")
+        assert told == {
+            "broker_url": f"kafka://127.0.0.1:{ports['broker']}",
+            "store_url": f"redis://127.0.0.1:{ports['store']}/0",
+        }
+        with Redis.from_url(told["store_url"]) as redis:
+            assert redis.hget(Keys().deployment(), "partitions") == b"4"
+        one.send_signal(signal.SIGINT)
+        assert one.wait(15) == 0, (tmp_path / "log").read_text()
+    finally:
+        watch.cancel()
+        one.kill()
+        one.wait()
+        assert one.stdout is not None
+        one.stdout.close()
+    assert not is_open(ports["broker"]) and not is_open(ports["store"])
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
