@@ -152,6 +152,7 @@ class Kernel:
         self._decay = Decay(HALF_LIFE_MS)
         self._forward = gap_table(window, EXPONENT)
         self._backward = gap_table(window, EXPONENT, BACKWARD)
+        self._touched = np.zeros(items, dtype=np.bool_)
         self.pairs = self.dirty = 0
 
     def batch(self, tail: I32, user: I64, item: I32, time_ms: I64) -> None:
@@ -170,7 +171,9 @@ class Kernel:
             np.arange(2 * n) >= n,
             np.tile(time_ms[at], 2),
         )
-        dirty = np.unique(row)
+        self._touched[row] = True
+        dirty = np.flatnonzero(self._touched).astype(np.int32)
+        self._touched[dirty] = False
         self.rows.top(dirty)
         self.pairs += 2 * n
         self.dirty += len(dirty)

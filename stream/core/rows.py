@@ -47,10 +47,13 @@ _ID_MASK = np.uint64(MOST_ITEMS)
 _ID_SHIFT = np.uint64(ID_BITS)
 _LINE_BITS = LINES.bit_length() - 1
 _LINE_SHIFT = ID_BITS - _LINE_BITS
+_SLOT_BITS = SLOTS.bit_length() - 1
 _HOME = np.repeat(np.arange(LINES, dtype=np.uint64), WIDTH)
 """The line of each word of a row."""
 _ENTRY_BITS = 63 - 2 * ID_BITS
-_RANKS = np.arange(_NEAREST, dtype=np.uint64)
+_NEAREST_BITS = _NEAREST.bit_length() - 1
+_BLANK = -(1 << 40)
+"""The base of a row before its first entry: whatever comes is beyond its span."""
 _MAX_WEIGHT = (1 << WEIGHT_BITS) - 1
 _MULTIPLIER = 0x9E375
 _INVERSE = pow(_MULTIPLIER, -1, 1 << ID_BITS)
@@ -90,16 +93,13 @@ class Rows:
         self._slot: I32 = np.full(1024, -1, dtype=np.int32)
         self._free: list[int] = []
         self._used = 0
-        self._allocate(256)
+        self._words: U64 = np.zeros((0, WIDTH), dtype=np.uint64)
+        self._count: I64 = np.zeros(0, dtype=np.int64)
+        self._base: I64 = np.zeros(0, dtype=np.int64)
+        self._sums: I64 = np.zeros((0, 2), dtype=np.int64)
+        self._last: I64 = np.zeros(0, dtype=np.int64)
+        self._cut: Bool = np.zeros(0, dtype=np.bool_)
         self.evicted = self.saturated = self.shifted = 0
-
-    def _allocate(self, rows: int) -> None:
-        self._words: U64 = np.zeros((rows * LINES, WIDTH), dtype=np.uint64)
-        self._last: I64 = np.zeros(rows, dtype=np.int64)
-        self._count: I64 = np.zeros(rows, dtype=np.int64)
-        self._base: I64 = np.zeros(rows, dtype=np.int64)
-        self._sums: I64 = np.zeros((rows, 2), dtype=np.int64)
-        self._cut: Bool = np.zeros(rows, dtype=np.bool_)
 
     @property
     def _rows(self) -> U64:
@@ -124,7 +124,8 @@ class Rows:
 
     def _clear(self, slots: I32) -> None:
         self._rows[slots] = 0
-        self._count[slots] = self._base[slots] = self._last[slots] = 0
+        self._count[slots] = self._last[slots] = 0
+        self._base[slots] = _BLANK
         self._sums[slots] = 0
         self._cut[slots] = False
 
@@ -147,20 +148,25 @@ class Rows:
         return slots
 
     def _take_slots(self, n: int) -> I32:
-        """Slots of blank rows: those given back first, then new ones; the arrays grow by doubling."""
+        """Slots of blank rows: those given back first, then new ones; the arrays grow by an eighth."""
         again = [self._free.pop() for _ in range(min(n, len(self._free)))]
         fresh = range(self._used, self._used + n - len(again))
         self._used = fresh.stop
-        while self._used > len(self._count):
-            self._grow()
+        if self._used > (capacity := len(self._count)):
+            self._grow(max(self._used, capacity + capacity // 8 + 256))
         return np.array([*again, *fresh], dtype=np.int32)
 
-    def _grow(self) -> None:
-        old = (self._words, self._count, self._base, self._sums, self._last, self._cut)
-        self._allocate(2 * len(self._count))
-        new = (self._words, self._count, self._base, self._sums, self._last, self._cut)
-        for source, target in zip(old, new, strict=True):
-            target[: len(source)] = source
+    def _grow(self, rows: int) -> None:
+        """Make room. Large blocks are moved by the kernel's page tables, so nothing is copied.
+
+        No view of these arrays outlives the method that made it.
+        """
+        before = len(self._base)
+        self._words.resize((rows * LINES, WIDTH), refcheck=False)
+        self._sums.resize((rows, 2), refcheck=False)
+        for column in (self._count, self._base, self._last, self._cut):
+            column.resize(rows, refcheck=False)
+        self._base[before:] = _BLANK
 
     # Folding
 
@@ -177,8 +183,10 @@ class Rows:
             self._fold(slots, key, period[part], weight[part], backward[part], time[part])
 
     def _fold(self, slots: I32, key: I64, period: I64, weight: I64, backward: Bool, time: I64) -> None:
-        self._found(slots, period)
         ahead = period - self._base[slots]
+        if ahead.max() >= SPAN:
+            self._found(slots, period)
+            ahead = period - self._base[slots]
         # Unsigned, what is older than its row's base is beyond its span, too.
         if (ahead.view(np.uint64) < SPAN).all():
             self._add(key, weight << ahead * PERIOD, backward, time)
@@ -191,7 +199,7 @@ class Rows:
 
     def _found(self, slots: I32, period: I64) -> None:
         """Give new rows their base: the period before that of their first entry."""
-        new = np.flatnonzero((self._count[slots] == 0) & (self._last[slots] == 0))
+        new = np.flatnonzero(self._base[slots] == _BLANK)
         if len(new):
             at, first = np.unique(slots[new], return_index=True)
             self._base[at] = period[new[first]] - 1
@@ -287,9 +295,13 @@ class Rows:
             line, weight, scrambled = line[rest], weight[rest], scrambled[rest]
             place = WIDTH - 1 - used[rest].astype(np.int64) - _rank_in_run(line)
             fits = place >= 0
-            self._words[line[fits], place[fits]] = weight[fits].view(np.uint64) << _ID_SHIFT | scrambled[fits]
-            self._counted(line[fits] >> _LINE_BITS)
             left = np.flatnonzero(~fits)
+            words = weight.view(np.uint64) << _ID_SHIFT | scrambled
+            at = line * WIDTH + place
+            if len(left):
+                at, words = at[fits], words[fits]
+            self._words.reshape(-1)[at] = words
+            np.add.at(self._count, at >> _SLOT_BITS, 1)
             line = _next_line(line[left])
             order = np.argsort(line, kind="stable")
             left = left[order]
@@ -302,17 +314,12 @@ class Rows:
         total = self._capped((words >> _ID_SHIFT).view(np.int64) + weight)
         flat[at] = total.view(np.uint64) << _ID_SHIFT | words & _ID_MASK
 
-    def _counted(self, slots: I64) -> None:
-        """More pairs of rows; slots are sorted."""
-        first = _runs(slots)
-        self._count[slots[first]] += np.diff(first, append=len(slots))
-
     # Cutting
 
     def _shorten(self, slots: I64) -> None:
         """Cut rows to their heaviest pairs, ties by ascending hash, and mark them evicted."""
         words = np.take(self._rows, slots, axis=0)
-        bound = _largest(words, MOST_PAIRS)[:, -self._max_pairs] & ~_ID_MASK
+        bound = _largest(words.copy(), MOST_PAIRS)[:, -self._max_pairs] & ~_ID_MASK
         kept = words >= np.maximum(bound, _ID_MASK + np.uint64(1))[:, None]
         count = kept.sum(axis=1)
         self._drop_tied(words, bound, kept, count - self._max_pairs)
@@ -378,22 +385,23 @@ class Rows:
         return Top(np.where(weights > 0, self._ids_of(found), np.int32(-1)), weights)
 
     def _ranked(self, words: U64) -> U64:
-        """The heaviest K of words [r, SLOTS], in order: [r, K]."""
+        """The heaviest K of words [r, SLOTS], in order: [r, K]. Sorts halves of ``words``."""
         best = np.ascontiguousarray(_largest(words, _NEAREST)[:, ::-1])
-        weight = best >> _ID_SHIFT
-        same = (weight[:, 1:] == weight[:, :-1]) & (weight[:, 1:] > 0)
-        tied = np.flatnonzero(same[:, : self._k].any(axis=1))
-        if len(tied):
-            group = np.zeros((len(tied), _NEAREST), dtype=np.uint64)
-            np.cumsum(~same[tied], axis=1, dtype=np.uint64, out=group[:, 1:])
-            hashes = self._hash_of(best[tied])
-            key = group << np.uint64(58) | hashes >> np.uint64(12) << np.uint64(6) | _RANKS
-            key.sort(axis=1)
-            best[tied] = np.take_along_axis(best[tied], (key & _RANKS[-1]).view(np.int64), axis=1)
-            # Hashes that differ only below what the key holds, or a tie that goes on beyond these words.
-            unsure = (key[:, 1:] >> np.uint64(6) == key[:, :-1] >> np.uint64(6)).any(axis=1)
-            unsure |= (weight[tied, -1] == weight[tied, self._k - 1]) & (weight[tied, -1] > 0)
-            self._rank_whole(words, best, tied[unsure])
+        weight = best & ~_ID_MASK
+        # Within a weight by hash: one sort of (which weight | upper bits of the hash | id).
+        key = np.zeros_like(best)
+        np.cumsum(weight[:, 1:] != weight[:, :-1], axis=1, dtype=np.uint64, out=key[:, 1:])
+        key <<= np.uint64(64 - _NEAREST_BITS)
+        key |= self._hash_of(best) >> np.uint64(_NEAREST_BITS + ID_BITS) << _ID_SHIFT
+        key |= best & _ID_MASK
+        key.sort(axis=1)
+        best = weight | key & _ID_MASK
+        # Hashes may differ below the bits a key holds, and a tie may go on beyond these words.
+        flat = key.reshape(-1)
+        alike = np.flatnonzero(flat[1:] ^ flat[:-1] <= _ID_MASK)
+        alike = alike[weight.reshape(-1)[alike] > 0]
+        beyond = np.flatnonzero((weight[:, -1] == weight[:, self._k - 1]) & (weight[:, -1] > 0))
+        self._rank_whole(words, best, np.union1d(alike // _NEAREST, beyond))
         return best[:, : self._k]
 
     def _rank_whole(self, words: U64, best: U64, rows: I64) -> None:
@@ -414,7 +422,8 @@ class Rows:
         """Sums, bases and newest times of items [r]."""
         slots = self._slots_of(rows)
         forward, backward = self._sums[slots].T
-        return Sums(forward.copy(), backward.copy(), self._base[slots], self._last[slots])
+        base = self._base[slots]
+        return Sums(forward.copy(), backward.copy(), np.where(base == _BLANK, 0, base), self._last[slots])
 
     # Storing
 
@@ -451,7 +460,9 @@ class Rows:
             raise ValueError("a row holds too many pairs, or one twice: the stored bytes are damaged")
         slots = self._slots_of(rows)
         at = slots[stored].astype(np.int64)
-        self._cut[at], self._base[at], self._last[at] = packed.evicted, packed.base, packed.last
+        blank = (packed.pairs == 0) & (packed.last == 0)
+        self._cut[at], self._last[at] = packed.evicted, packed.last
+        self._base[at] = np.where(blank, _BLANK, packed.base)
         self._sums[at] = np.stack([packed.forward, packed.backward], axis=1)
         order, key = _keys(np.repeat(at, packed.pairs), col)
         self._insert(key, packed.weights[order])
@@ -482,13 +493,13 @@ def _order(key: I64) -> I64:
 
 
 def _largest(words: U64, n: int) -> U64:
-    """The ``n`` ≤ 256 largest of words [r, 512], ascending: [r, n].
+    """The ``n`` ≤ 256 largest of words [r, 512], ascending: [r, n]. Sorts halves of ``words`` in place.
 
     Sorting halves and taking the greater of the one's rising and the other's falling end is exact, and
     several times faster than to partition or sort whole rows (docs/decisions/kernel-layout.md).
     """
     half = SLOTS // 2
-    halves = words.reshape(-1, 2, half).copy()
+    halves = words.reshape(-1, 2, half)
     halves.sort(axis=2)
     best = np.maximum(halves[:, 0, half - n :], halves[:, 1, half - n :][:, ::-1])
     best.sort(axis=1)
@@ -505,8 +516,12 @@ def _runs(values: I64 | I32) -> I64:
 
 def _rank_in_run(values: I64) -> I64:
     """How many equal values stand just before each: [n]; equal values must be adjacent."""
-    first = _runs(values)
-    return np.arange(len(values)) - np.repeat(first, np.diff(first, append=len(values)))
+    place = np.arange(len(values))
+    begin = place.copy()
+    begin[1:] *= values[1:] != values[:-1]
+    np.maximum.accumulate(begin, out=begin)
+    place -= begin
+    return place
 
 
 def _next_line(line: I64) -> I64:
