@@ -8,6 +8,7 @@ before it reads (`on_partitions_assigned` it does not): there they are taken.
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 import tempfile
 import time
@@ -126,6 +127,10 @@ class Worker:
     async def _serve(self, follower: Follower) -> None:
         self._wire()
         following = asyncio.create_task(self._follow(follower))
+        # What stands now stays: the collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 50)
         await self._app.start()
         log.info("worker started", broker=self.settings.bootstrap, group=self.settings.group)
         await self._stopped.wait()

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-
 from numpy.typing import NDArray
 
 from stream.core.items import Items

@@ -38,8 +38,8 @@ class Side(Protocol):
     async def handle(self, bundles: Sequence[Bundle]) -> None:
         """Process bundles, in order."""
 
-    async def pulse(self) -> bool:
-        """What is due without input. True: everything handled so far is in the store and sent."""
+    async def pulse(self, busy: bool) -> bool:
+        """What is due without input; ``busy``: more waits. True: all handled so far is stored and sent."""
 
 
 class Runner:
@@ -101,7 +101,7 @@ class Runner:
             try:
                 if bundles:
                     await self.side.handle(bundles)
-                if await self.side.pulse():
+                if await self.side.pulse(not self._inbox.empty()):
                     self._acknowledge()
                 return True
             except Gap as gap:

@@ -22,7 +22,7 @@ from stream.codec import DeadLetter, Limits, Record, decode_catalog
 from stream.core import views
 from stream.core.items import Items
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, pack_records
-from stream.core.ranking import rank
+from stream.core.ranking import nearest
 from stream.core.rows import Rows
 from stream.core.trending import Popularity, top_record
 from stream.core.weights import Decay
@@ -41,8 +41,8 @@ log = structlog.get_logger(__name__)
 _META_FORMAT = 1
 CATALOG_FIELDS = tuple(name for name in CatalogItem.__struct_fields__ if name not in ("type", "time"))
 """What is kept of a catalogue event."""
-PACE = 4
-"""What is done at intervals rests this many times as long as it took."""
+PACE = 16
+"""While input waits, what is done at intervals rests this many times as long as it took."""
 TOP_ITEMS = 200
 """Items of a partition's record in topic `trending`."""
 
@@ -95,7 +95,8 @@ class Shelf:
         self.letters: list[tuple[str, DeadLetter]] = []
         self.reached: dict[str, Position] = {}
         self.published = 0
-        self._next: dict[str, float] = {}
+        self._next: dict[str, tuple[float, float]] = {}
+        self._busy = False
         self._trended: list[tuple[str, float]] = []
         self._merged: list[tuple[str, float]] = []
 
@@ -210,9 +211,9 @@ class Shelf:
 
     # What goes out
 
-    async def pulse(self) -> bool:
+    async def pulse(self, busy: bool) -> bool:
         """Publish and checkpoint when it is time. True: everything handled so far is in the store."""
-        settings = self.context.settings
+        settings, self._busy = self.context.settings, busy
         if self.unpublished and self._due("publish"):
             await self._paced("publish", settings.publish_s, self._publish)
         if self._due("trending"):
@@ -223,14 +224,16 @@ class Shelf:
         return not self._uncommitted()
 
     def _due(self, what: str) -> bool:
-        return self.ports.now_ms() >= self._next.get(what, 0.0)
+        soon, late = self._next.get(what, (0.0, 0.0))
+        return self.ports.now_ms() >= (late if self._busy else soon)
 
     async def _paced(self, what: str, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        """Do it, and again after its interval; under load later, so that it takes a fifth of the time."""
+        """Do it, and again after its interval; while more waits, later, so that rows gather more events."""
         started = self.ports.now_ms()
         await work()
         ended = self.ports.now_ms()
-        self._next[what] = max(started + every_s * 1000, ended + PACE * (ended - started))
+        soon = started + every_s * 1000
+        self._next[what] = soon, max(soon, ended + PACE * (ended - started))
 
     def _uncommitted(self) -> bool:
         return self.reached != self.delivery.head.positions
@@ -297,9 +300,7 @@ class Shelf:
         names = [items.name(at) for at in ids.tolist()]
         applied = context.follower.hood.apply(names, [record.value for record in records])
         context.follower.flagged.update(applied.flagged)
-        itself = np.arange(len(ids), dtype=np.int32), ids
-        none = np.zeros(0, dtype=np.int32)
-        ranked = rank(context.follower.hood, ids[:, None], itself, context.settings.list_items, 1.0, none)
+        ranked = nearest(context.follower.hood, ids, context.settings.list_items)
         identities = [f"{self.delivery.part}-{at_version}-{name}" for name in names]
         times = context.rows.sums(ids).last
         lists = views.neighbors_views(at_version, identities, times, ids, ranked, items)

@@ -349,9 +349,9 @@ class Shopper:
         if len(self.engaged) > self.context.settings.cached_users:
             self.engaged.clear()
 
-    async def pulse(self) -> bool:
+    async def pulse(self, busy: bool) -> bool:
         """Batch 5 needs no wait here; a timer that is due in silence gets its tick."""
-        tick = self._tick(self.ports.now_ms())
+        tick = None if busy else self._tick(self.ports.now_ms())
         if tick is not None and await self._read_to_end():
             await self.ports.sender.publish(self.partition, [tick])
         return True

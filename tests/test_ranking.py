@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stream.core.items import Items, item_hash
 from stream.core.neighbor_format import HIDDEN, OUT_OF_STOCK
 from stream.core.neighborhood import HashIndex, Neighborhood, Similarity
-from stream.core.ranking import ITEM_ITEM, TRENDING, Ranked, rank
+from stream.core.ranking import ITEM_ITEM, TRENDING, Ranked, nearest, rank
 from stream.settings import Settings
 
 NAMES = [f"i{at}" for at in range(12)]
@@ -372,3 +372,18 @@ def test_the_damped_conditional_of_zero_counts_is_zero() -> None:
     part = Similarity().row_part(np.array([[0.0, 1.0]], dtype=np.float32), np.array([1.0]))
     assert part[0, 0] == 0
     assert part[0, 1] == pytest.approx(101**-0.9, rel=1e-6)
+
+
+@given(
+    st.dictionaries(st.sampled_from(NAMES[1:]), st.floats(0.5, 50.0, width=32), max_size=11),
+    st.integers(1, 6),
+)
+def test_nearest_is_the_list_of_somebody_who_saw_that_item_alone(listed: dict[str, float], size: int) -> None:
+    heaviest_first = dict(sorted(listed.items(), key=lambda entry: (-entry[1], item_hash(entry[0]))))
+    hood = hood_of({"i0": Entry(heaviest_first), "i3": Entry({}, flags=HIDDEN)}, neighbors=12)
+    subject = np.array(ids(hood, ["i0"]), dtype=np.int32)
+    alone = rank(hood, subject[:, None], (np.zeros(1, dtype=np.int32), subject), size, 1.0, subject[:0])
+    found = nearest(hood, subject, size)
+    assert np.array_equal(found.items, alone.items)
+    assert np.array_equal(found.scores, alone.scores)
+    assert np.array_equal(found.because, alone.because)

@@ -61,6 +61,22 @@ class _Candidates:
     continues: Bool
 
 
+def nearest(hood: Neighborhood, subjects: I32, size: int) -> Ranked:
+    """The ``size`` most similar items of each of ``subjects`` [U]: its list by S, without blocked items."""
+    scores = hood.similarities(subjects)
+    # A list stands heaviest first, ties by hash; a stable sort keeps that order among equals.
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :size]
+    found = np.take_along_axis(scores, order, axis=1)
+    items = np.take_along_axis(hood.cols[subjects], order, axis=1)
+    held = found > 0
+    return Ranked(
+        np.where(held, items, np.int32(-1)),
+        found,
+        np.where(held, subjects[:, None], np.int32(-1)),
+        np.full(found.shape, ITEM_ITEM, dtype=np.uint8),
+    )
+
+
 def rank(
     hood: Neighborhood, profile: I32, exclude: tuple[I32, I32], size: int, discount: float, fill: I32
 ) -> Ranked:

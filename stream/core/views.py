@@ -43,7 +43,7 @@ def neighbors_views(
 ) -> list[bytes]:
     """Similar items of ``subjects`` [U] local ids: one view each. ``times`` [U] ms. ~6 µs a list of 20.
 
-    ``ranked`` is `rank` with the subject alone as profile and excluded, without fill.
+    ``ranked`` is `nearest` of the subjects.
     """
     names = [items.json[at] for at in subjects.tolist()]
     return _views(b"item", version, ids, times, names, ranked, items)
