@@ -1,122 +1,112 @@
-"""Integer weights against exact arithmetic: tables, rounding, monotony, additivity."""
-
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
 from fractions import Fraction
-from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.core.weights import PERIOD, SPAN, UNIT_BITS, WEIGHT_BITS, Decay, apply, gap_table, type_units
+from stream.core.weights import PERIOD, UNIT_BITS, Decay, apply, gap_table, type_units
 
-DAY_MS = 86_400_000
-HALF_LIVES = st.sampled_from([60_000, 3_600_000, 7 * DAY_MS, 90 * DAY_MS])
-TIMES = st.integers(0, 4_102_444_800_000)
-GAPS = gap_table(50, 0.5)
-
-
-def weights(
-    decay: Decay, times: list[int], units: int = 8, gap: int = 1 << 12
-) -> tuple[list[int], list[int]]:
-    period, weight = decay.weigh(np.array(times), np.full(len(times), units), gap)
-    return period.tolist(), weight.tolist()
+HALF_LIFE = st.integers(60_000, 400 * 86_400_000)
+TIME = st.integers(0, 4 * 10**12)
+UNITS = st.integers(1, 128)
+TABLE = 2.0**-12 / 2  # half a unit of a table's last bit, of a value of at least 1
 
 
-def nearest(value: int, power: int, exact: Fraction) -> bool:
-    """Whether ``value`` is the integer nearest to the number whose ``power``-th power is ``exact``."""
-    return Fraction(2 * value - 1, 2) ** power <= exact <= Fraction(2 * value + 1, 2) ** power
+def weigh(decay: Decay, time: int, units: int, gap: int = 1 << 12) -> tuple[int, int]:
+    period, weight = decay.weigh(np.array([time]), np.array([units]), np.array([gap]))
+    return int(period[0]), int(weight[0])
 
 
-def test_the_table_of_fractions_is_rounded_exactly() -> None:
-    _, table = Decay(half_life_ms=256).base(np.arange(256))
-    assert all(nearest(value, 256, Fraction(2) ** (i + 12 * 256)) for i, value in enumerate(table.tolist()))
+def exact(decay: Decay, time: int, period: int) -> Fraction:
+    """2^((t − start of the period) / half-life) by decimal arithmetic of 40 digits."""
+    with localcontext() as context:
+        context.prec = 40
+        halves = Decimal(time - period * PERIOD * decay.half_life_ms) / decay.half_life_ms
+        return Fraction(Decimal(2) ** halves)
 
 
-@pytest.mark.parametrize(
-    ("exponent", "power", "factor"),
-    [(0.5, Fraction(1, 2), 1.0), (0.5, Fraction(1, 2), 0.2), (0.75, Fraction(3, 4), 0.75)],
-)
-def test_the_table_of_gaps_is_rounded_exactly(exponent: float, power: Fraction, factor: float) -> None:
-    table = gap_table(60, exponent, factor).tolist()
-    assert table[0] == 0
-    scale, root = Fraction(str(factor)) * 4096, power.denominator
-    for gap in range(1, 61):
-        assert nearest(table[gap], root, scale**root / Fraction(gap) ** power.numerator)
-
-
-def test_weights_of_known_times_are_pinned() -> None:
-    assert gap_table(4, 0.5).tolist() == [0, 4096, 2896, 2365, 2048]
-    decay = Decay(half_life_ms=1000)
-    assert weights(decay, [0, 500, 1000, 3999, 4000]) == ([0, 0, 0, 0, 1], [1024, 1448, 2048, 16340, 1024])
-
-
-@given(HALF_LIVES, TIMES)
-def test_a_time_lies_in_the_tick_that_its_parts_name(half_life: int, time: int) -> None:
-    period, halves, fraction = (int(part[0]) for part in Decay(half_life).split(np.array([time])))
-    start = (period * PERIOD + halves) * half_life
-    assert 0 <= halves < PERIOD and start <= time < start + half_life
-    tick = (time - start) * 256 // half_life
-    assert nearest(fraction, 256, Fraction(2) ** (tick + 12 * 256))
-
-
-@given(HALF_LIVES, TIMES, st.integers(1, 128), st.integers(1, 50))
-def test_a_weight_is_within_its_error_bound(half_life: int, time: int, units: int, gap: int) -> None:
-    # Exact: units/8 · gap^−½ · 2^age · 2^UNIT_BITS, age in half-lives since its period began. All rounding is
-    # a tick of time (2^(1/256)), half a unit in 4096 in the table of fractions, half a unit in that of gaps,
-    # and one unit at the end.
-    (period,), (weight,) = weights(Decay(half_life), [time], units, int(GAPS[gap]))
-    age = Fraction(time - period * PERIOD * half_life, half_life)
-    exact = units / 8 * gap**-0.5 * 2.0 ** float(age) * (1 << UNIT_BITS)
-    up = 1 + 0.5 / 4096 + 0.5 / GAPS[gap] + 1e-6
-    assert exact * (2 ** (-1 / 256) - 0.5 / 4096 - 0.5 / GAPS[gap] - 1e-6) - 1 <= weight <= exact * up
-
-
-@given(HALF_LIVES, TIMES, st.integers(0, 10 * DAY_MS), st.integers(1, 128), st.integers(1, 50))
-def test_a_later_event_never_weighs_less(half_life: int, time: int, later: int, units: int, gap: int) -> None:
-    (first, second), (early, late) = weights(Decay(half_life), [time, time + later], units, int(GAPS[gap]))
-    assert second >= first
-    # Across a landmark the earlier one, brought to the later period, loses its lowest bits.
-    assert early >> min(PERIOD * (second - first), 63) <= late
-
-
-@given(TIMES, st.integers(1, 127), st.integers(1, 49))
-def test_heavier_types_and_nearer_pairs_weigh_more(time: int, units: int, gap: int) -> None:
-    _, scaled = Decay(DAY_MS).base(np.array([time]))
-    here = int(apply(scaled, np.array([units]), int(GAPS[gap]))[0])
-    assert int(apply(scaled, np.array([units + 1]), int(GAPS[gap]))[0]) >= here
-    assert int(apply(scaled, np.array([units]), int(GAPS[gap + 1]))[0]) <= here
-
-
-@given(st.lists(st.tuples(TIMES, st.integers(1, 128)), min_size=1, max_size=40), st.randoms())
-def test_sums_add_up_exactly_in_any_order(events: list[tuple[int, int]], random: Random) -> None:
-    decay = Decay(90 * DAY_MS)
-    period, weight = decay.weigh(
-        np.array([time for time, _ in events]), np.array([units for _, units in events])
-    )
-    entries = list(zip(period.tolist(), weight.tolist(), strict=True))
-    base = min(period.tolist())
-    whole = sum(w << PERIOD * (at - base) for at, w in entries)
-    shuffled = entries.copy()
-    random.shuffle(shuffled)
-    assert sum(w << PERIOD * (at - base) for at, w in shuffled) == whole
-    # Relative to a base a landmark earlier the same sum is the same number, shifted.
-    assert sum(w << PERIOD * (at - base + 1) for at, w in entries) == whole << PERIOD
-
-
-def test_the_heaviest_weights_leave_room_for_many_in_a_sum() -> None:
-    last = 4 * DAY_MS - 1
-    (_,), (weight,) = weights(Decay(DAY_MS), [last], units=type_units(99.0))
-    assert type_units(99.0) == 128 and type_units(0.2) == 2
-    assert (1 << WEIGHT_BITS) // (weight << PERIOD * (SPAN - 1)) >= 1 << 18
-
-
-@given(HALF_LIVES, TIMES, st.integers(0, 20))
-def test_age_factors_turn_sums_back_into_counts(half_life: int, time: int, halves: int) -> None:
+@given(HALF_LIFE, TIME, UNITS)
+def test_a_weight_is_two_to_the_age_within_the_tables_resolution(
+    half_life: int, time: int, units: int
+) -> None:
     decay = Decay(half_life)
-    period, weight = decay.weigh(np.array([time]), np.array([8]))
-    now = np.array([time + halves * half_life])
-    count = float((weight * decay.age_factors(period, now))[0])
-    assert count == pytest.approx(2.0**-halves, rel=5e-3)
+    period, weight = weigh(decay, time, units)
+    assert period == time // (PERIOD * half_life)
+    wanted = exact(decay, time, period) * units / 8 * 2**UNIT_BITS
+    # Time is cut to 1/256 half-lives (downwards), the table is rounded, and so is the result (downwards).
+    assert wanted * Fraction(2 ** (-1 / 256) * (1 - TABLE)) - 1 <= weight <= wanted * Fraction(1 + TABLE)
+
+
+@given(HALF_LIFE, TIME, UNITS, st.integers(1, 64), st.floats(0, 2))
+def test_a_gap_discounts_within_a_unit(
+    half_life: int, time: int, units: int, gap: int, exponent: float
+) -> None:
+    decay, table = Decay(half_life), gap_table(64, exponent)
+    period, scaled = decay.base(np.array([time]))
+    weight = int(apply(scaled, np.array([units]), table[gap : gap + 1])[0])
+    factor = Fraction(int(scaled[0]), 1 << 12) * Fraction(int(table[gap]), 1 << 12)
+    assert factor * units / 8 * 2**UNIT_BITS - 1 < weight <= factor * units / 8 * 2**UNIT_BITS
+    assert weigh(decay, time, units, int(table[gap])) == (int(period[0]), weight)
+
+
+@given(HALF_LIFE, TIME, st.integers(0, 10**10), UNITS)
+def test_later_is_never_lighter(half_life: int, time: int, later: int, units: int) -> None:
+    decay = Decay(half_life)
+    (period, weight), (next_period, next_weight) = (weigh(decay, at, units) for at in (time, time + later))
+    assert weight <= next_weight << PERIOD * (next_period - period)
+
+
+@given(HALF_LIFE, TIME, UNITS)
+def test_a_half_life_later_weighs_exactly_twice(half_life: int, time: int, units: int) -> None:
+    decay = Decay(half_life)
+    (period, scaled), (next_period, twice) = (decay.base(np.array([at])) for at in (time, time + half_life))
+    assert int(twice[0]) << PERIOD * int(next_period[0] - period[0]) == 2 * int(scaled[0])
+
+
+@given(HALF_LIFE, st.lists(st.tuples(TIME, UNITS), min_size=1, max_size=30))
+def test_of_many_events_as_of_one_each(half_life: int, events: list[tuple[int, int]]) -> None:
+    decay = Decay(half_life)
+    time, units = np.array(events, dtype=np.int64).T
+    period, weight = decay.weigh(time, units)
+    assert list(zip(period.tolist(), weight.tolist(), strict=True)) == [
+        weigh(decay, *event) for event in events
+    ]
+
+
+def test_the_largest_weight_leaves_room_for_a_sum() -> None:
+    """Weight 16 at the end of a period, two periods ahead of its row's base: 1,024 fit the ceiling."""
+    decay = Decay(1000)
+    _, weight = weigh(decay, PERIOD * 1000 - 1, 128)
+    assert weight << 2 * PERIOD < 2**34
+
+
+@given(st.integers(1, 64), st.floats(0, 3), st.sampled_from([1.0, 0.2, 0.05]))
+def test_gap_table(window: int, exponent: float, factor: float) -> None:
+    table = gap_table(window, exponent, factor).tolist()
+    assert (len(table), table[0], table[1]) == (window + 1, 0, round(factor * 4096))
+    assert table[1:] == sorted(table[1:], reverse=True)
+    for gap in range(1, window + 1):
+        assert abs(table[gap] - factor * gap**-exponent * 4096) <= 0.5 + 1e-6
+
+
+def test_gap_table_of_the_defaults_is_what_it_always_was() -> None:
+    assert gap_table(10, 0.5).tolist() == [0, 4096, 2896, 2365, 2048, 1832, 1672, 1548, 1448, 1365, 1295]
+    assert gap_table(4, 0.5, 0.2).tolist() == [0, 819, 579, 473, 410]
+
+
+@pytest.mark.parametrize(("weight", "units"), [(0, 0), (0.125, 1), (1, 8), (1.06, 8), (16, 128), (99, 128)])
+def test_type_units_are_eighths_up_to_sixteen(weight: float, units: int) -> None:
+    assert type_units(weight) == units
+
+
+@given(HALF_LIFE, TIME, st.integers(0, 10**10), UNITS)
+def test_age_factors_turn_sums_into_counts(half_life: int, time: int, age: int, units: int) -> None:
+    decay = Decay(half_life)
+    period, weight = weigh(decay, time, units)
+    factor = float(decay.age_factors(np.array([period]), np.array([time + age]))[0])
+    wanted = units / 8 * 2.0 ** (-age / half_life)
+    assert weight * factor == pytest.approx(wanted, rel=2 ** (1 / 256) - 1 + TABLE + 1 / weight)

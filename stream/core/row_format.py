@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.weights import PERIOD
+from stream.core.weights import PERIOD, WEIGHT_BITS
 
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
@@ -74,7 +74,7 @@ def pack(rows: PackedRows) -> list[bytes]:
 def unpack(blobs: Sequence[bytes]) -> tuple[PackedRows, list[bytes]]:
     """The inverse of `pack`, and what stands behind each row.
 
-    Raises ValueError on an unknown format or bytes that are too short.
+    Raises ValueError on an unknown format, bytes that are too short, or a weight that no row can hold.
     """
     head = np.frombuffer(b"".join(blob[: _HEADER.itemsize] for blob in blobs), dtype=_HEADER)
     if len(head) != len(blobs):
@@ -90,6 +90,8 @@ def unpack(blobs: Sequence[bytes]) -> tuple[PackedRows, list[bytes]]:
         raise ValueError("a row is shorter than its header says: the stored bytes are damaged")
     joined = b"".join(blob[start:end] for blob, start, end in zip(blobs, starts, ends, strict=True))
     pairs = np.frombuffer(joined, dtype=_PAIR)
+    if (pairs["weight"] >> WEIGHT_BITS).any():
+        raise ValueError("a row holds a weight beyond its range: the stored bytes are damaged")
     rows = PackedRows(
         [blob[_HEADER.itemsize : start] for blob, start in zip(blobs, starts, strict=True)],
         (head["flags"] & _EVICTED) != 0,
