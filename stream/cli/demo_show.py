@@ -98,7 +98,10 @@ def similar_items(found: Sequence[tuple[str, ViewList]], name: Name) -> Renderab
     for rank in range(RANKS):
         lines = [view.items[rank] if rank < len(view.items) else None for _, view in found]
         table.add_row(*(escape(name(line.item)) if line else "" for line in lines))
-    return Group(_heading("Similar items", "GET tidewise:neighbors:<item>"), table)
+    return Group(
+        _heading("Similar items", "GET tidewise:neighbors:<item> (different products may share a name)"),
+        table,
+    )
 
 
 def household(user: str, item: str, before: ViewList, after: ViewList, name: Name) -> RenderableType:
@@ -121,7 +124,7 @@ def household(user: str, item: str, before: ViewList, after: ViewList, name: Nam
 
 def _short(name: Name, item: str) -> Text:
     text = Text(name(item), no_wrap=True)
-    text.truncate(36, overflow="ellipsis", pad=True)
+    text.truncate(38, overflow="ellipsis", pad=True)
     return text
 
 
