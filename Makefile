@@ -20,7 +20,7 @@ test: $(VENV)/installed-dev ## All tests, on the embedded broker and store
 	$(BIN)/python -m pytest tests
 
 test-kafka: $(VENV)/installed-dev ## The end-to-end suite on Apache Kafka (needs Java 17 and Maven)
-	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest tests/e2e tests/test_admin.py tests/test_doctor.py
+	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest tests/e2e tests/test_transport.py tests/test_admin.py tests/test_doctor.py
 
 check: $(VENV)/installed-dev ## Lint, formatting, types and all tests
 	$(BIN)/ruff check .

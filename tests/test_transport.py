@@ -1,0 +1,134 @@
+"""The bundling transport: the contract with the pinned Faust, and bundles from a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+from typing import Any
+
+import faust
+import pytest
+from aiokafka import AIOKafkaProducer
+from faust.transport.drivers import aiokafka as driver
+from faust.types import StreamT
+
+from stream.app import faust_app
+from stream.settings import Settings
+from stream.topics import EVENTS
+from stream.transport import Bundle, BundleTransport, StockTransport, bundle_of
+
+PARTS = 4
+
+
+def test_faust_is_the_version_whose_private_methods_are_overridden() -> None:
+    assert faust.__version__ == "0.15.3"
+    assert "faust-streaming==0.15.3" in (Path(__file__).parent.parent / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "arguments"),
+    [
+        (driver.Consumer, "_new_consumer_thread", ["self"]),
+        (driver.Consumer, "getmany", ["self", "timeout"]),
+        (driver.Consumer, "_add_gap", ["self", "tp", "offset_from", "offset_to"]),
+        (driver.Consumer, "_new_offset", ["self", "tp"]),
+        (driver.AIOKafkaConsumerThread, "_create_worker_consumer", ["self", "transport"]),
+        (driver.AIOKafkaConsumerThread, "seek", ["self", "partition", "offset"]),
+        (driver.AIOKafkaConsumerThread, "seek_to_committed", ["self"]),
+    ],
+)
+def test_the_overridden_methods_are_there(owner: type, name: str, arguments: list[str]) -> None:
+    assert list(inspect.signature(getattr(owner, name)).parameters) == arguments
+
+
+@pytest.mark.parametrize("transport", ["bundles", "stock"])
+def test_the_setting_chooses(settings: Settings, transport: str) -> None:
+    chosen = faust_app(Settings.model_validate(settings.model_dump() | {"transport": transport})).transport
+    assert isinstance(chosen, BundleTransport if transport == "bundles" else StockTransport)
+
+
+class Reader:
+    """A Faust application that collects what it is given and acknowledges it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.app = faust_app(settings)
+        self.bundles: list[Bundle] = []
+        self.app.agent(self.app.topic(EVENTS.full(settings)))(self._read)
+
+    async def _read(self, stream: StreamT[Any]) -> None:
+        stream.enable_acks = False
+        async for event in stream.events():
+            self.bundles.append(bundle_of(event))
+            event.ack()
+
+    async def until(self, records: int) -> None:
+        async with asyncio.timeout(40):
+            while sum(len(bundle.records) for bundle in self.bundles) < records:
+                await asyncio.sleep(0.02)
+
+    async def __aenter__(self) -> Reader:
+        await self.app.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.app.stop()
+
+
+async def send(settings: Settings, values: list[bytes]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap)
+    await producer.start()
+    for n, value in enumerate(values):
+        await producer.send(
+            EVENTS.full(settings), value, partition=n % PARTS, headers=[("received", b"%d" % n)]
+        )
+    await producer.stop()
+
+
+@pytest.mark.parametrize("transport", ["bundles", "stock"])
+async def test_every_record_arrives_once_in_order(settings: Settings, transport: str) -> None:
+    settings = Settings.model_validate(settings.model_dump() | {"transport": transport})
+    values = [b"%d" % n for n in range(200)]
+    await send(settings, values)
+    async with Reader(settings) as reader:
+        await reader.until(len(values))
+    for partition in range(PARTS):
+        records = [r for b in reader.bundles if b.partition == partition for r in b.records]
+        assert [r.value for r in records] == values[partition::PARTS]
+        assert [dict(r.headers)["received"] for r in records] == values[partition::PARTS]
+    if transport == "bundles":
+        assert len(reader.bundles) < 100, "records come in bundles"
+    else:
+        assert all(len(bundle.records) == 1 for bundle in reader.bundles)
+
+
+async def test_bundles_are_contiguous_and_the_next_worker_goes_on_behind_them(settings: Settings) -> None:
+    await send(settings, [b"%d" % n for n in range(120)])
+    async with Reader(settings) as reader:
+        await reader.until(120)
+        await asyncio.sleep(1.5)  # the commit interval
+    reached = dict.fromkeys(range(PARTS), 0)
+    for bundle in reader.bundles:
+        assert bundle.first in (None, reached[bundle.partition])
+        assert bundle.next == bundle.records[-1].offset + 1
+        reached[bundle.partition] = bundle.next
+    await send(settings, [b"%d" % n for n in range(120, 160)])
+    async with Reader(settings) as later:
+        await later.until(40)
+    assert sorted(int(r.value or b"") for b in later.bundles for r in b.records) == list(range(120, 160))
+
+
+@pytest.mark.kafka
+async def test_aborted_records_do_not_arrive(settings: Settings) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, transactional_id=settings.prefix)
+    await producer.start()
+    topic = EVENTS.full(settings)
+    for value, keep in ((b"aborted", False), (b"kept", True)):
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, value, partition=0)
+        await (producer.commit_transaction() if keep else producer.abort_transaction())
+    await producer.stop()
+    async with Reader(settings) as reader:
+        await reader.until(1)
+    (bundle,) = reader.bundles
+    assert [record.value for record in bundle.records] == [b"kept"]
