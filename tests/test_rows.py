@@ -13,7 +13,7 @@ from stream.core import row_format
 from stream.core import rows as module
 from stream.core.items import Items
 from stream.core.row_format import digest_fields
-from stream.core.rows import LINES, MOST_ITEMS, MOST_PAIRS, WIDTH, Rows
+from stream.core.rows import BUCKET_BITS, LINES, MOST_PAIRS, WIDTH, Rows
 from stream.core.weights import PERIOD, SPAN, WEIGHT_BITS
 
 CEILING = 2**WEIGHT_BITS - 1
@@ -242,7 +242,7 @@ class TestFold:
         assert len(rows.missing(np.arange(5, dtype=np.int32))) == 5
 
     def test_full_lines_spill_to_the_next_and_around_the_end(self) -> None:
-        line = module._scramble(np.array(IDS, dtype=np.int32)) >> 14
+        line = ~ITEMS.hashes[IDS] >> np.uint64(58)
         crowd = np.flatnonzero((line >= LINES - 2) & (np.arange(len(NAMES)) > 0)).tolist()[: 6 * WIDTH]
         assert len(crowd) == 6 * WIDTH
         entries: list[Entry] = [(0, col, 0, 1 + n, False, 1) for n, col in enumerate(crowd)]
@@ -335,15 +335,31 @@ class TestTop:
         oracle.fold(entries)
         check(rows, oracle, k=k)
 
-    def test_ties_go_by_the_whole_hash(self) -> None:
-        near = [2**60 + n for n in (5, 3, 4, 1, 2)] + [2**12, 2**13, 7]
+    @given(st.sets(st.integers(0, 40), min_size=1), st.sets(st.integers(2**63, 2**63 + 200)), SEED)
+    @settings(max_examples=50)
+    def test_ties_of_hashes_that_begin_alike_go_by_the_whole_hash(
+        self, some: set[int], others: set[int], seed: int
+    ) -> None:
+        hashes = [2**64 - 1, *random.Random(seed).sample(sorted(some | others), len(some | others))]
         items = Items()
-        ids = items.ids_of_hashes(np.array([99, *near], dtype=np.uint64))
-        rows = Rows(items, k=4)
-        n, zeros = len(near), np.zeros(len(near), dtype=np.int64)
+        ids = items.ids_of_hashes(np.array(hashes, dtype=np.uint64))
+        rows = Rows(items, k=5)
+        n, zeros = len(hashes) - 1, np.zeros(len(hashes) - 1, dtype=np.int64)
         rows.fold(np.repeat(ids[:1], n), ids[1:], zeros, zeros + 9, zeros > 0, zeros + 1)
-        top = rows.top(ids[:1])
-        assert items.hashes[top.cols[0]].tolist() == sorted(near)[:4]
+        top = rows.top(ids[:1]).cols[0]
+        assert items.hashes[top[top >= 0]].tolist() == sorted(hashes[1:])[:5]
+
+    @pytest.mark.parametrize("parts", [1, 3])
+    def test_cuts_among_hashes_that_begin_alike_go_by_the_whole_hash(self, parts: int) -> None:
+        hashes = [2**64 - 1, *random.Random(5).sample(range(10**6), 300)]
+        items = Items()
+        ids = items.ids_of_hashes(np.array(hashes, dtype=np.uint64))
+        rows = Rows(items, max_pairs=60)
+        for cols in np.array_split(ids[1:], parts):
+            zeros = np.zeros(len(cols), dtype=np.int64)
+            rows.fold(np.repeat(ids[:1], len(cols)), cols, zeros, zeros + 9, zeros > 0, zeros + 1)
+        row, _ = row_format.unpack(rows.pack(ids[:1]))
+        assert sorted(row.hashes.tolist()) == sorted(hashes[1:])[:60]
 
     @given(SEED, st.sampled_from([3, 10**6]))
     @settings(max_examples=30)
@@ -454,10 +470,12 @@ class TestStoring:
         assert early.sums(row).base != late.sums(row).base
         assert digest_fields(one) == digest_fields(other)
 
-    def test_more_items_than_an_id_has_bits_are_refused(self) -> None:
-        class Crowd(Items):
-            def __len__(self) -> int:
-                return MOST_ITEMS + 1
-
-        with pytest.raises(OverflowError, match="items"):
-            Rows(Crowd()).missing(np.zeros(1, dtype=np.int32))
+    def test_more_items_than_codes_are_refused(self) -> None:
+        items = Items()
+        rows = Rows(items)
+        near = np.arange(1 << module.ID_BITS - BUCKET_BITS, dtype=np.uint64)
+        ids = items.ids_of_hashes(near)
+        rows.missing(ids)
+        items.ids_of_hashes(near + np.uint64(len(near)))
+        with pytest.raises(OverflowError, match="2048 items"):
+            rows.missing(ids)

@@ -1,9 +1,12 @@
 """Co-occurrence rows: C(i→j) for the neighbours j of item i, folded in and ranked in vectorised passes. Pure.
 
 A row is an open-addressing hash table of 64 lines of 8 words; a word holds a pair's weight (44 bits) above
-its neighbour's scrambled id (20 bits), so one gather of 64 bytes finds both. The line comes from the
-scrambled id's top bits, so that sorted keys touch adjacent lines; a full line spills to the next. Words of a
-line stand at its end, and nothing is ever removed but by a cut, which brings back what had spilled.
+its neighbour's code (20 bits), so one gather of 64 bytes finds both. The line comes from the code's top bits,
+so that sorted keys touch adjacent lines; a full line spills to the next. Words of a line stand at its end,
+and nothing is ever removed but by a cut, which brings back what had spilled.
+
+A code begins with the upper bits of the complement of the item's 64-bit hash: words in falling order are
+pairs by falling weight, ties by ascending hash, but for ties within one bucket of codes, which are mended.
 docs/decisions/kernel-layout.md has what was measured.
 """
 
@@ -28,14 +31,14 @@ U64 = NDArray[np.uint64]
 LINES, WIDTH = 64, 8
 SLOTS = LINES * WIDTH
 ID_BITS = 64 - WEIGHT_BITS
-MOST_ITEMS = (1 << ID_BITS) - 1
-"""Items a worker can count: the id beside a weight has 20 bits, and 0 marks an empty word."""
+BUCKET_BITS = 10
+"""Bits of a code that come from the hash; the others number the items of a bucket."""
 MOST_PAIRS = SLOTS // 2
 """A row of more pairs than this is cut; at half load a line is rarely full."""
 
 _ENTRIES = 1 << 22
 """Entries folded at a time, so that a key (40 bits) and an entry's number fit one sortable number."""
-_CHUNK = 8_000
+_CHUNK = 16_000
 """Merged entries handled at a time, so that their lines stay in cache."""
 _BLOCK = 256
 """Rows of 512 words handled at a time, likewise."""
@@ -43,7 +46,8 @@ _BURST = SLOTS - MOST_PAIRS - 2 * WIDTH
 """Most pairs that are put into a row before it is looked at for a cut."""
 _NEAREST = 64
 """The heaviest words looked at for the K heaviest; more only where a tie reaches beyond them."""
-_ID_MASK = np.uint64(MOST_ITEMS)
+_CODES = 1 << ID_BITS
+_ID_MASK = np.uint64(_CODES - 1)
 _ID_SHIFT = np.uint64(ID_BITS)
 _LINE_BITS = LINES.bit_length() - 1
 _LINE_SHIFT = ID_BITS - _LINE_BITS
@@ -51,12 +55,12 @@ _SLOT_BITS = SLOTS.bit_length() - 1
 _HOME = np.repeat(np.arange(LINES, dtype=np.uint64), WIDTH)
 """The line of each word of a row."""
 _ENTRY_BITS = 63 - 2 * ID_BITS
-_NEAREST_BITS = _NEAREST.bit_length() - 1
 _BLANK = -(1 << 40)
 """The base of a row before its first entry: whatever comes is beyond its span."""
 _MAX_WEIGHT = (1 << WEIGHT_BITS) - 1
-_MULTIPLIER = 0x9E375
-_INVERSE = pow(_MULTIPLIER, -1, 1 << ID_BITS)
+_BUCKETS = 1 << BUCKET_BITS
+_IN_BUCKET = _CODES // _BUCKETS
+_BUCKET_SHIFT = np.uint64(ID_BITS - BUCKET_BITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,13 @@ class Rows:
         self._items = items
         self._max_pairs = max_pairs
         self._k = k
-        self._slot: I32 = np.full(1024, -1, dtype=np.int32)
+        self._slot: I32 = np.zeros(0, dtype=np.int32)
+        self._known = 0
+        self._code: I64 = np.zeros(0, dtype=np.int64)
+        self._item: I32 = np.full(_CODES, -1, dtype=np.int32)
+        self._in_bucket: I64 = np.zeros(_BUCKETS, dtype=np.int64)
+        # Code 0 marks an empty word.
+        self._in_bucket[0] = 1
         self._free: list[int] = []
         self._used = 0
         self._words: U64 = np.zeros((0, WIDTH), dtype=np.uint64)
@@ -130,12 +140,25 @@ class Rows:
         self._cut[slots] = False
 
     def _reserve(self) -> None:
-        lack = len(self._items) - len(self._slot)
-        if lack > 0:
-            if len(self._items) > MOST_ITEMS:
-                raise OverflowError(f"more than {MOST_ITEMS} items: a worker cannot count more")
-            grown = np.full(max(lack, len(self._slot)), -1, dtype=np.int32)
-            self._slot = np.concatenate([self._slot, grown])
+        """Give codes to items that are new. Raises OverflowError at about 900,000 items."""
+        known, items = self._known, len(self._items)
+        if items == known:
+            return
+        bucket = (~self._items.hashes[known:] >> np.uint64(64 - BUCKET_BITS)).view(np.int64)
+        order = np.argsort(bucket, kind="stable")
+        rank = np.empty_like(bucket)
+        rank[order] = _rank_in_run(bucket[order])
+        code = bucket * _IN_BUCKET + self._in_bucket[bucket] + rank
+        counts = self._in_bucket + np.bincount(bucket, minlength=_BUCKETS)
+        if counts.max() > _IN_BUCKET:
+            raise OverflowError(f"{items} items are more than one worker can count (about 900,000)")
+        if (lack := items - len(self._code)) > 0:
+            room = max(lack, len(self._code))
+            self._code = np.concatenate([self._code, np.zeros(room, dtype=np.int64)])
+            self._slot = np.concatenate([self._slot, np.full(room, -1, dtype=np.int32)])
+        self._in_bucket, self._known = counts, items
+        self._item[code] = np.arange(known, items, dtype=np.int32)
+        self._code[known:items] = code
 
     def _slots_of(self, rows: I32) -> I32:
         """Slots of items, made where missing."""
@@ -179,7 +202,7 @@ class Rows:
         for start in range(0, len(row), _ENTRIES):
             part = slice(start, start + _ENTRIES)
             slots = self._slots_of(row[part])
-            key = slots.astype(np.int64) << ID_BITS | _scramble(col[part])
+            key = slots.astype(np.int64) << ID_BITS | self._code[col[part]]
             self._fold(slots, key, period[part], weight[part], backward[part], time[part])
 
     def _fold(self, slots: I32, key: I64, period: I64, weight: I64, backward: Bool, time: I64) -> None:
@@ -265,7 +288,7 @@ class Rows:
         return weight
 
     def _merge(self, slots: I64, key: I64, weight: I64) -> None:
-        """Add distinct, sorted keys [m] (slot | scrambled id) to the tables; cut rows that grew too long."""
+        """Add distinct, sorted keys [m] (slot | code) to the tables; cut rows that grew too long."""
         first = _runs(slots)
         counts = np.diff(first, append=len(key))
         if counts.max() > _BURST:
@@ -282,21 +305,21 @@ class Rows:
 
     def _insert(self, key: I64, weight: I64) -> None:
         """Add to the pairs that are there, put the others into the first line with room."""
-        line, scrambled = key >> _LINE_SHIFT, (key & MOST_ITEMS).view(np.uint64)
+        line, code = key >> _LINE_SHIFT, (key & (_CODES - 1)).view(np.uint64)
         while len(line):
             lines = np.take(self._words, line, axis=0)
             # Eight truth values seen as one number: a byte each, the first one lowest.
             used = np.bitwise_count((lines != 0).view(np.uint64)[:, 0])
             lines &= _ID_MASK
-            match = (lines == scrambled[:, None]).view(np.uint64)[:, 0]
+            match = (lines == code[:, None]).view(np.uint64)[:, 0]
             hits = np.flatnonzero(match)
             self._strengthen(line[hits] * WIDTH + (np.bitwise_count(match[hits] - 1) >> 3), weight[hits])
             rest = np.flatnonzero(match == 0)
-            line, weight, scrambled = line[rest], weight[rest], scrambled[rest]
+            line, weight, code = line[rest], weight[rest], code[rest]
             place = WIDTH - 1 - used[rest].astype(np.int64) - _rank_in_run(line)
             fits = place >= 0
             left = np.flatnonzero(~fits)
-            words = weight.view(np.uint64) << _ID_SHIFT | scrambled
+            words = weight.view(np.uint64) << _ID_SHIFT | code
             at = line * WIDTH + place
             if len(left):
                 at, words = at[fits], words[fits]
@@ -305,7 +328,7 @@ class Rows:
             line = _next_line(line[left])
             order = np.argsort(line, kind="stable")
             left = left[order]
-            line, weight, scrambled = line[order], weight[left], scrambled[left]
+            line, weight, code = line[order], weight[left], code[left]
 
     def _strengthen(self, at: I64, weight: I64) -> None:
         """Add weights to the words [n] that stand at ``at``."""
@@ -319,7 +342,7 @@ class Rows:
     def _shorten(self, slots: I64) -> None:
         """Cut rows to their heaviest pairs, ties by ascending hash, and mark them evicted."""
         words = np.take(self._rows, slots, axis=0)
-        bound = _largest(words.copy(), MOST_PAIRS)[:, -self._max_pairs] & ~_ID_MASK
+        bound = _largest(words.copy(), MOST_PAIRS)[:, -self._max_pairs] >> _BUCKET_SHIFT << _BUCKET_SHIFT
         kept = words >= np.maximum(bound, _ID_MASK + np.uint64(1))[:, None]
         count = kept.sum(axis=1)
         self._drop_tied(words, bound, kept, count - self._max_pairs)
@@ -340,9 +363,9 @@ class Rows:
         self._insert(key[order], (again[order] >> _ID_SHIFT).view(np.int64))
 
     def _drop_tied(self, words: U64, bound: U64, kept: Bool, excess: I64) -> None:
-        """Of the pairs that weigh as much as the lightest kept one, drop those of the greatest hashes."""
+        """Of the pairs tied with the lightest kept one in a bucket, drop those of the greatest hashes."""
         rows = np.flatnonzero(excess > 0)
-        tied = np.flatnonzero(words[rows] >> _ID_SHIFT == (bound[rows] >> _ID_SHIFT)[:, None])
+        tied = np.flatnonzero(words[rows] >> _BUCKET_SHIFT == (bound[rows] >> _BUCKET_SHIFT)[:, None])
         row = rows[tied // SLOTS]
         at = row * SLOTS + tied % SLOTS
         order = np.lexsort((~self._hash_of(words.reshape(-1)[at]), row))
@@ -376,32 +399,32 @@ class Rows:
 
     def top(self, rows: I32) -> Top:
         """The heaviest K pairs of items [r], heaviest first, ties by ascending hash. Exact."""
-        found = np.empty((len(rows), self._k), dtype=np.uint64)
+        cols = np.empty((len(rows), self._k), dtype=np.int32)
+        weights = np.empty((len(rows), self._k), dtype=np.int64)
         slots = self._slots_of(rows)
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
-            found[part] = self._ranked(np.take(self._rows, slots[part], axis=0))
-        weights = (found >> _ID_SHIFT).view(np.int64)
-        return Top(np.where(weights > 0, self._ids_of(found), np.int32(-1)), weights)
+            best = self._ranked(np.take(self._rows, slots[part], axis=0))
+            weights[part] = best >> _ID_SHIFT
+            cols[part] = self._items_of(best)
+        cols[weights == 0] = -1
+        return Top(cols, weights)
 
     def _ranked(self, words: U64) -> U64:
         """The heaviest K of words [r, SLOTS], in order: [r, K]. Sorts halves of ``words``."""
         best = np.ascontiguousarray(_largest(words, _NEAREST)[:, ::-1])
-        weight = best & ~_ID_MASK
-        # Within a weight by hash: one sort of (which weight | upper bits of the hash | id).
-        key = np.zeros_like(best)
-        np.cumsum(weight[:, 1:] != weight[:, :-1], axis=1, dtype=np.uint64, out=key[:, 1:])
-        key <<= np.uint64(64 - _NEAREST_BITS)
-        key |= self._hash_of(best) >> np.uint64(_NEAREST_BITS + ID_BITS) << _ID_SHIFT
-        key |= best & _ID_MASK
-        key.sort(axis=1)
-        best = weight | key & _ID_MASK
-        # Hashes may differ below the bits a key holds, and a tie may go on beyond these words.
-        flat = key.reshape(-1)
-        alike = np.flatnonzero(flat[1:] ^ flat[:-1] <= _ID_MASK)
-        alike = alike[weight.reshape(-1)[alike] > 0]
-        beyond = np.flatnonzero((weight[:, -1] == weight[:, self._k - 1]) & (weight[:, -1] > 0))
-        self._rank_whole(words, best, np.union1d(alike // _NEAREST, beyond))
+        flat = best.reshape(-1)
+        tied = np.zeros(len(flat) + 1, dtype=np.bool_)
+        np.less(flat[1:] ^ flat[:-1], _IN_BUCKET, out=tied[1:-1])
+        tied[:-1] &= flat > _ID_MASK
+        tied[::_NEAREST] = False
+        at = np.flatnonzero(tied[:-1] | tied[1:])
+        if len(at):
+            run = np.cumsum(~tied[at])
+            flat[at] = flat[at[np.lexsort((self._hash_of(flat[at]), run))]]
+            # A run across the K-th word may go on beyond these words.
+            across = at[(at % _NEAREST == self._k - 1) & tied[at + 1]]
+            self._rank_whole(words, best, across // _NEAREST)
         return best[:, : self._k]
 
     def _rank_whole(self, words: U64, best: U64, rows: I64) -> None:
@@ -411,12 +434,12 @@ class Rows:
             order = np.lexsort((self._hash_of(held), ~(held >> _ID_SHIFT)))
             best[at, : self._k] = held[order[: self._k]]
 
-    def _ids_of(self, words: U64) -> I32:
-        """Local ids of the neighbours in words."""
-        return ((words.astype(np.uint32) * np.uint32(_INVERSE) & np.uint32(MOST_ITEMS)) - 1).view(np.int32)
+    def _items_of(self, words: U64) -> I32:
+        """Local ids of the neighbours in words; −1 of an empty one."""
+        return np.take(self._item, (words & _ID_MASK).view(np.int64))
 
     def _hash_of(self, words: U64) -> U64:
-        return np.take(self._items.hashes, self._ids_of(words), mode="clip")
+        return self._items.hashes[self._items_of(words)]
 
     def sums(self, rows: I32) -> Sums:
         """Sums, bases and newest times of items [r]."""
@@ -455,8 +478,10 @@ class Rows:
         stored = [at for at, blob in enumerate(blobs) if blob is not None]
         packed, rests = row_format.unpack([blob for blob in blobs if blob is not None])
         col = self._items.ids_of_hashes(packed.hashes)
-        order, key = _keys(np.repeat(np.arange(len(stored)), packed.pairs), col)
-        if (packed.pairs > MOST_PAIRS).any() or len(_runs(key)) < len(key):
+        self._reserve()
+        code, row = self._code[col], np.repeat(np.arange(len(stored)), packed.pairs)
+        key = np.sort(row << ID_BITS | code)
+        if (packed.pairs > MOST_PAIRS).any() or (key[1:] == key[:-1]).any():
             raise ValueError("a row holds too many pairs, or one twice: the stored bytes are damaged")
         slots = self._slots_of(rows)
         at = slots[stored].astype(np.int64)
@@ -464,24 +489,13 @@ class Rows:
         self._cut[at], self._last[at] = packed.evicted, packed.last
         self._base[at] = np.where(blank, _BLANK, packed.base)
         self._sums[at] = np.stack([packed.forward, packed.backward], axis=1)
-        order, key = _keys(np.repeat(at, packed.pairs), col)
-        self._insert(key, packed.weights[order])
+        key = at[row] << ID_BITS | code
+        order = _order(key)
+        self._insert(key[order], packed.weights[order])
         behind = [b""] * len(blobs)
         for place, rest in zip(stored, rests, strict=True):
             behind[place] = rest
         return behind
-
-
-def _scramble(col: I32) -> I64:
-    """Local ids [n] as distinct numbers 1..MOST_ITEMS whose top bits are spread evenly."""
-    return ((col.astype(np.int64) + 1) * _MULTIPLIER) & MOST_ITEMS
-
-
-def _keys(slots: I64, col: I32) -> tuple[I64, I64]:
-    """Sorted keys [n] of pairs, and the order they came in."""
-    key = slots << ID_BITS | _scramble(col)
-    order = _order(key)
-    return order, key[order]
 
 
 def _order(key: I64) -> I64:
