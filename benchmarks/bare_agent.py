@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ async def main(broker: str, topic: str, partitions: int, messages: int) -> None:
         f"bare-{topic}",
         broker=broker,
         store="memory://",
+        datadir=tempfile.mkdtemp(),
         topic_allow_declare=False,
         topic_disable_leader=True,
         topic_partitions=partitions,

@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 def faust_app(settings: Settings) -> faust.App:
-    """A Faust application as Tidewise needs it; docs/decisions/faust.md says why each setting stands."""
+    """A Faust application as Tidewise needs it; docs/decisions/faust-settings.md says why."""
     app = faust.App(
         settings.group,
         broker=f"kafka://{settings.bootstrap}",

@@ -11,6 +11,7 @@ One module over three ports, so that a simulation can run the very same code: `L
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
 class Sender(Protocol):
     """Writing side of the broker."""
 
-    async def publish(self, partition: int | None, outputs: Sequence[Output]) -> None:
+    async def publish(self, partition: int, outputs: Sequence[Output]) -> None:
         """Send in order to the outputs' topics, and wait until the broker has all of them."""
 
 
@@ -201,14 +202,12 @@ class Delivery:
         self._held = self.head = new
 
     async def publish(self, effects: Effects) -> None:
-        """Batch 4: the messages, in order, until the broker has them; then the views, if newer."""
-        sender = self.ports.sender
-        await sender.publish(self.partition, [*effects.outputs, *effects.dead_letters])
-        by_target: dict[int, list[Output]] = {}
+        """Batch 4: the messages, until the broker has them; then the views, if newer."""
+        by_target: dict[int, list[Output]] = {self.partition: [*effects.outputs, *effects.dead_letters]}
         for target, output in effects.mail:
             by_target.setdefault(target, []).append(output)
-        for target, outputs in by_target.items():
-            await sender.publish(target, outputs)
+        # Order matters within a topic and partition only: the round trips may overlap.
+        await asyncio.gather(*(self.ports.sender.publish(*each) for each in by_target.items()))
         views = [View(o.view, o.value, o.expires_s) for o in effects.outputs if o.view]
         if views:
             await self.ports.store.put_views(views)

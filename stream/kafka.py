@@ -91,7 +91,7 @@ class KafkaSender:
     ) -> None:
         await self._producer.stop()
 
-    async def publish(self, partition: int | None, outputs: Sequence[Output]) -> None:
+    async def publish(self, partition: int, outputs: Sequence[Output]) -> None:
         """Send in order a topic, and wait until the broker has everything."""
         by_topic = groupby(sorted(outputs, key=_topic), key=_topic)
         waiting = [

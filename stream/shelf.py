@@ -257,7 +257,8 @@ class Shelf:
         """Records of topic `neighbors` for items [r]: lists and sums, decayed to each row's newest event."""
         context = self.context
         top, sums = context.rows.top(ids), context.rows.sums(ids)
-        factor = context.decay.age_factors(sums.base, sums.last)
+        last = self._last(ids)
+        factor = context.decay.age_factors(sums.base, last)
         forward, backward = sums.forward * factor, sums.backward * factor
         beta, held = context.settings.backward, top.cols >= 0
         hour = context.popularity.newest_hour(ids)
@@ -266,7 +267,7 @@ class Shelf:
                 flags=self._flags(ids),
                 term=np.full(len(ids), term),
                 n=np.full(len(ids), n),
-                last=sums.last,
+                last=last,
                 row_sum=forward + backward,
                 # A pair that row j holds backward was added forward to column j, and the other way round.
                 col_sum=backward / beta + forward * beta,
@@ -281,6 +282,10 @@ class Shelf:
         )
         names = [context.items.name(at).encode() for at in ids.tolist()]
         return [Output(NEIGHBORS.name, name, value) for name, value in zip(names, values, strict=True)]
+
+    def _last(self, ids: I32) -> NDArray[np.int64]:
+        """Times [r] of the newest event of items: to the ms where it made a pair, else to the hour."""
+        return np.maximum(self.context.rows.sums(ids).last, self.context.popularity.newest_ms(ids))
 
     def _flags(self, ids: I32) -> NDArray[np.uint8]:
         flags = np.zeros(len(ids), dtype=np.uint8)
@@ -302,7 +307,7 @@ class Shelf:
         context.follower.flagged.update(applied.flagged)
         ranked = nearest(context.follower.hood, ids, context.settings.list_items)
         identities = [f"{self.delivery.part}-{at_version}-{name}" for name in names]
-        times = context.rows.sums(ids).last
+        times = self._last(ids)
         lists = views.neighbors_views(at_version, identities, times, ids, ranked, items)
         found = [View(keys.neighbors(name), value) for name, value in zip(names, lists, strict=True)]
         for at in sorted(self.changed_catalog):

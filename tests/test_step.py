@@ -75,7 +75,7 @@ class World:
     table: UserTable
     engaged: dict[str, UserState]
     watermark: int
-    increments: Counter[tuple[object, ...]]
+    increments: Counter[tuple[Any, ...]]
     said: list[object]
 
     @classmethod

@@ -78,6 +78,11 @@ class Popularity:
         self._reserve()
         return max(int(self.newest[items].max(initial=_NEVER)), 0)
 
+    def newest_ms(self, items: I32) -> I64:
+        """Start of the newest hour of each of the items [m], in ms; 0 for an item that has none."""
+        self._reserve()
+        return np.maximum(self.newest[items].astype(np.int64), 0) * _HOUR_MS
+
     def top(self, items: I32, n: int, half_life_s: float, now_hour: int | None = None) -> tuple[I32, F64]:
         """The ``n`` best of the items [m], all different, with their scores; ties by ascending hash.
 
