@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.core.items import Items
 from stream.core.row_format import PackedRows, digest_fields, pack, unpack
+from stream.core.rows import Rows
 from stream.core.weights import PERIOD, WEIGHT_BITS
 
 Row = tuple[bytes, bool, int, int, int, int, list[tuple[int, int]]]
@@ -42,7 +45,7 @@ def columns(rows: list[Row]) -> PackedRows:
 
 
 def by_struct(row: Row) -> bytes:
-    """The layout of docs/keyspace.md, written out."""
+    """The layout of docs/keyspace.md, written out; pairs as they come."""
     name, evicted, base, forward, backward, last, pairs = row
     head = struct.pack("<BBHHHiIqqq", 1, evicted, len(name), len(pairs), 0, base, 0, forward, backward, last)
     return head + name + b"".join(struct.pack("<Qq", key, weight) for key, weight in pairs)
@@ -50,7 +53,40 @@ def by_struct(row: Row) -> bytes:
 
 @given(st.lists(ROW, min_size=1, max_size=5))
 def test_bytes_are_those_documented(rows: list[Row]) -> None:
-    assert pack(columns(rows)) == [by_struct(row) for row in rows]
+    assert pack(columns(rows)) == [by_struct((*row[:6], sorted(row[6]))) for row in rows]
+
+
+@given(st.lists(ROW, min_size=1, max_size=5), st.randoms())
+def test_equal_rows_give_equal_bytes_in_whatever_order_their_pairs_come(
+    rows: list[Row], shuffler: Random
+) -> None:
+    shuffled: list[Row] = [(*row[:6], shuffler.sample(row[6], len(row[6]))) for row in rows]
+    assert pack(columns(shuffled)) == pack(columns(rows))
+
+
+@pytest.mark.parametrize(
+    "hashes", [[256 + 5, 256 + 3, 7, 256 + 4], range(2**64 - 1, 2**64 - 257, -1), range(2**62, 2**64, 2**53)]
+)
+def test_pairs_whose_hashes_are_alike_or_many_are_in_order(hashes: list[int]) -> None:
+    row: Row = (*ONE[:6], [(key, at) for at, key in enumerate(hashes)])
+    assert pack(columns([ONE, row, ONE])) == [
+        by_struct((*each[:6], sorted(each[6]))) for each in (ONE, row, ONE)
+    ]
+
+
+def test_rows_counted_under_another_numbering_of_items_give_equal_bytes() -> None:
+    names = [f"item {n}" for n in range(900)]
+    blobs = []
+    for order in (names, names[::-1]):
+        items = Items()
+        items.ids(order)
+        rows, ids = Rows(items), items.ids(names)
+        ones = np.ones(len(ids) - 4, dtype=np.int64)
+        # Row 0 has lines that spill, row 1 is cut, rows 2 and 3 have few pairs.
+        row = ids[np.repeat(np.arange(4), [250, 400, 40, len(ones) - 690])]
+        rows.fold(row, ids[4:], ones, ones + np.arange(len(ones)) % 7, ones > 1, ones)
+        blobs.append(rows.pack(ids[:4]))
+    assert blobs[0] == blobs[1]
 
 
 @given(st.lists(ROW, min_size=1, max_size=5), st.binary(max_size=20))

@@ -1,8 +1,8 @@
 """The packed co-occurrence row, format 1: private bytes behind the key `row`. Pure.
 
 Little-endian: format u8, flags u8 (1 = evicted), name length u16, pairs u16, pad u16, base period i32, pad
-u32, forward sum i64, backward sum i64, newest event i64 ms; the name (utf-8); then per pair hash u64, weight
-i64. The item's popularity (`stream.core.trending`) stands behind it.
+u32, forward sum i64, backward sum i64, newest event i64 ms; the name (utf-8); then per pair, by
+ascending hash, hash u64, weight i64. The item's popularity (`stream.core.trending`) stands behind it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ Bool = NDArray[np.bool_]
 
 ROW_FORMAT = 1
 _EVICTED = 1
+_WIDE = 256
+"""Pairs a row holds at most; a place among them has 8 bits."""
+_PLACE = np.uint64(_WIDE - 1)
 _HEADER = np.dtype(
     [
         ("format", "u1"),
@@ -55,20 +58,37 @@ class PackedRows:
 
 
 def pack(rows: PackedRows) -> list[bytes]:
-    """One blob a row: 40 bytes, the name, 16 a pair."""
+    """One blob a row: 40 bytes, the name, 16 a pair. Pairs by ascending hash: equal rows give equal bytes."""
     head = np.zeros(len(rows.names), dtype=_HEADER)
     head["format"], head["flags"] = ROW_FORMAT, rows.evicted * _EVICTED
     head["name"] = [len(name) for name in rows.names]
     head["pairs"], head["base"], head["last"] = rows.pairs, rows.base, rows.last
     head["forward"], head["backward"] = rows.forward, rows.backward
     pairs = np.empty(len(rows.hashes), dtype=_PAIR)
-    pairs["hash"], pairs["weight"] = rows.hashes, rows.weights
+    order = _by_hash(rows.hashes, rows.pairs)
+    pairs["hash"], pairs["weight"] = rows.hashes[order], rows.weights[order]
     heads, data, size = head.tobytes(), pairs.tobytes(), _HEADER.itemsize
     ends = (np.cumsum(rows.pairs) * _PAIR.itemsize).tolist()
     return [
         heads[n * size : (n + 1) * size] + name + data[start:end]
         for n, (name, start, end) in enumerate(zip(rows.names, [0, *ends], ends, strict=False))
     ]
+
+
+def _by_hash(hashes: U64, pairs: I64) -> I64:
+    """The order [n] that sorts the hashes of each row, ``pairs`` [r] of them a row."""
+    row = np.repeat(np.arange(len(pairs)), pairs)
+    first = np.repeat(np.cumsum(pairs) - pairs, pairs)
+    if pairs.max(initial=0) > _WIDE:
+        return np.lexsort((hashes, row))
+    # Short rows of (hash but for its lowest 8 bits | place) sort about six times as fast as one long list.
+    held = np.arange(_WIDE) < pairs[:, None]
+    table = np.full(held.shape, -1, dtype=np.int64).view(np.uint64)
+    table[held] = hashes & ~_PLACE | (np.arange(len(hashes)) - first).view(np.uint64)
+    table.sort(axis=1)
+    keys = table[held]
+    alike = (keys[1:] & ~_PLACE == keys[:-1] & ~_PLACE) & (row[1:] == row[:-1])
+    return np.lexsort((hashes, row)) if alike.any() else first + (keys & _PLACE).view(np.int64)
 
 
 def unpack(blobs: Sequence[bytes]) -> tuple[PackedRows, list[bytes]]:
