@@ -85,9 +85,9 @@ class Settings(BaseSettings):
 
     # Batches and bounds
     batch_events: int = Field(
-        4000, ge=1, le=20_000, description="Most events of one partition in one transaction."
+        8000, ge=1, le=20_000, description="Most events of one partition in one transaction."
     )
-    poll_records: int = Field(4000, ge=1, description="Most records in one poll of the broker.")
+    poll_records: int = Field(8000, ge=1, description="Most records in one poll of the broker.")
     cached_users: int = Field(
         100_000, ge=1000, description="Users a worker keeps in memory (about 1.7 kB each)."
     )

@@ -97,9 +97,9 @@ class World:
         self.table.put(slots, result.rows)
         self.engaged.update(result.engaged)
         self.watermark = result.watermark
-        self.said += [
-            (records[0].offset + said.at, said.json("")) for said in (*result.messages, *result.decisions)
-        ]
+        first = records[0].offset
+        self.said += [(first + message.at, message.json("")) for message in result.messages]
+        self.said += [(first + decision.at, decision.json("")) for decision in result.decisions]
         if (entries := result.increments) is not None:
             names_of = [[self.items.name(at) for at in ids.tolist()] for ids in (entries.row, entries.col)]
             columns_of = (entries.kind, entries.weight, entries.source, entries.time, entries.period)
