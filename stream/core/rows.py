@@ -157,7 +157,7 @@ class Rows:
             self._code = np.concatenate([self._code, np.zeros(room, dtype=np.int64)])
             self._slot = np.concatenate([self._slot, np.full(room, -1, dtype=np.int32)])
         self._in_bucket, self._known = counts, items
-        self._item[code] = np.arange(known, items, dtype=np.int32)
+        self._item[_compact(code)] = np.arange(known, items, dtype=np.int32)
         self._code[known:items] = code
 
     def _slots_of(self, rows: I32) -> I32:
@@ -306,36 +306,32 @@ class Rows:
     def _insert(self, key: I64, weight: I64) -> None:
         """Add to the pairs that are there, put the others into the first line with room."""
         line, code = key >> _LINE_SHIFT, (key & (_CODES - 1)).view(np.uint64)
-        while len(line):
-            lines = np.take(self._words, line, axis=0)
-            # Eight truth values seen as one number: a byte each, the first one lowest.
-            used = np.bitwise_count((lines != 0).view(np.uint64)[:, 0])
-            lines &= _ID_MASK
-            match = (lines == code[:, None]).view(np.uint64)[:, 0]
-            hits = np.flatnonzero(match)
-            self._strengthen(line[hits] * WIDTH + (np.bitwise_count(match[hits] - 1) >> 3), weight[hits])
-            rest = np.flatnonzero(match == 0)
-            line, weight, code = line[rest], weight[rest], code[rest]
-            place = WIDTH - 1 - used[rest].astype(np.int64) - _rank_in_run(line)
-            fits = place >= 0
-            left = np.flatnonzero(~fits)
-            words = weight.view(np.uint64) << _ID_SHIFT | code
-            at = line * WIDTH + place
-            if len(left):
-                at, words = at[fits], words[fits]
-            self._words.reshape(-1)[at] = words
-            np.add.at(self._count, at >> _SLOT_BITS, 1)
-            line = _next_line(line[left])
-            order = np.argsort(line, kind="stable")
-            left = left[order]
-            line, weight, code = line[order], weight[left], code[left]
-
-    def _strengthen(self, at: I64, weight: I64) -> None:
-        """Add weights to the words [n] that stand at ``at``."""
         flat = self._words.reshape(-1)
-        words = flat[at]
-        total = self._capped((words >> _ID_SHIFT).view(np.int64) + weight)
-        flat[at] = total.view(np.uint64) << _ID_SHIFT | words & _ID_MASK
+        while len(line):
+            place = self._places(line, code)
+            at, left = line * WIDTH + place, np.flatnonzero(place < 0)
+            rest, rest_weight, rest_code = _next_line(line[left]), weight[left], code[left]
+            if len(left):
+                fits = np.flatnonzero(place >= 0)
+                at, weight, code = at[fits], weight[fits], code[fits]
+            old = flat[at]
+            total = self._capped((old >> _ID_SHIFT).view(np.int64) + weight)
+            flat[at] = total.view(np.uint64) << _ID_SHIFT | code
+            np.add.at(self._count, at[old == 0] >> _SLOT_BITS, 1)
+            order = np.argsort(rest, kind="stable")
+            line, weight, code = rest[order], rest_weight[order], rest_code[order]
+
+    def _places(self, line: I64, code: U64) -> I64:
+        """Where in its line each pair stands, or is to stand: [n]; negative where a line is full."""
+        lines = np.take(self._words, line, axis=0)
+        # Eight truth values seen as one number: a byte each, the first one lowest.
+        used = np.bitwise_count((lines != 0).view(np.uint64)[:, 0])
+        lines &= _ID_MASK
+        match = (lines == code[:, None]).view(np.uint64)[:, 0]
+        place: I64 = (np.bitwise_count(match - 1) >> 3).astype(np.int64)
+        new = np.flatnonzero(match == 0)
+        place[new] = WIDTH - 1 - used[new].astype(np.int64) - _rank_in_run(line[new])
+        return place
 
     # Cutting
 
@@ -436,7 +432,7 @@ class Rows:
 
     def _items_of(self, words: U64) -> I32:
         """Local ids of the neighbours in words; −1 of an empty one."""
-        return np.take(self._item, (words & _ID_MASK).view(np.int64))
+        return np.take(self._item, _compact((words & _ID_MASK).view(np.int64)))
 
     def _hash_of(self, words: U64) -> U64:
         return self._items.hashes[self._items_of(words)]
@@ -496,6 +492,12 @@ class Rows:
         for place, rest in zip(stored, rests, strict=True):
             behind[place] = rest
         return behind
+
+
+def _compact(code: I64) -> I64:
+    """Codes with bucket and number in it exchanged: those in use lie close together."""
+    found: I64 = (code & (_IN_BUCKET - 1)) << BUCKET_BITS | code >> (ID_BITS - BUCKET_BITS)
+    return found
 
 
 def _order(key: I64) -> I64:
