@@ -447,7 +447,7 @@ class Rows:
     # Storing
 
     def pack(self, rows: I32) -> list[bytes]:
-        """One blob an item (`row_format`). About 3 µs a row of 100 pairs."""
+        """One blob an item (`row_format`), pairs by ascending hash. About 6 µs a row of 140 pairs."""
         slots = self._slots_of(rows)
         words = self._rows[slots]
         held = words != 0
