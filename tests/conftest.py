@@ -11,11 +11,16 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from stream.admin import create_topics
 from stream.embedded import EmbeddedBroker, EmbeddedStore
 from stream.settings import Settings
 from tests.kafka import ApacheKafka
+
+# A shared machine may stall any example for longer than Hypothesis' 200 ms.
+hypothesis_settings.register_profile("tidewise", deadline=None)
+hypothesis_settings.load_profile("tidewise")
 
 ON_KAFKA = os.environ.get("TIDEWISE_TEST_KAFKA") == "1"
 

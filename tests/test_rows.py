@@ -349,6 +349,29 @@ class TestTop:
         top = rows.top(ids[:1]).cols[0]
         assert items.hashes[top[top >= 0]].tolist() == sorted(hashes[1:])[:5]
 
+    def test_a_tie_that_goes_on_beyond_the_words_looked_at(self) -> None:
+        hashes = [2**64 - 1, *random.Random(7).sample(range(10**6), 150)]
+        items = Items()
+        ids = items.ids_of_hashes(np.array(hashes, dtype=np.uint64))
+        rows = Rows(items)
+        ones = np.ones(150, dtype=np.int64)
+        rows.fold(np.repeat(ids[:1], 150), ids[1:], ones, ones, ones > 0, ones)
+        assert items.hashes[rows.top(ids[:1]).cols[0]].tolist() == sorted(hashes[1:])[:50]
+
+    def test_ties_do_not_cross_rows(self) -> None:
+        """The last words looked at in one row weigh as much as the first of the next, in one bucket."""
+        hashes = [2**64 - 1, 2**64 - 2, *random.Random(8).sample(range(10**6), 90)]
+        items = Items()
+        ids = items.ids_of_hashes(np.array(hashes, dtype=np.uint64))
+        rows = Rows(items)
+        weight = np.concatenate([1000 - np.arange(55), np.full(35, 9)])
+        ones = np.ones(90, dtype=np.int64)
+        rows.fold(np.repeat(ids[:1], 90), ids[2:], ones, weight, ones > 0, ones)
+        rows.fold(np.repeat(ids[1:2], 20), ids[2:22], ones[:20], 9 * ones[:20], ones[:20] > 0, ones[:20])
+        cols = rows.top(ids[:2]).cols
+        assert cols[0].tolist() == ids[2:52].tolist()
+        assert items.hashes[cols[1, :20]].tolist() == sorted(hashes[2:22])
+
     @pytest.mark.parametrize("parts", [1, 3])
     def test_cuts_among_hashes_that_begin_alike_go_by_the_whole_hash(self, parts: int) -> None:
         hashes = [2**64 - 1, *random.Random(5).sample(range(10**6), 300)]
@@ -421,6 +444,14 @@ class TestStoring:
         assert rows.unpack(wanted, [None] * 4) == [b""] * 4
         assert len(rows.missing(wanted)) == 0
         assert held(rows, 0) == ({}, [0, 0], 0, 0, False)
+
+    def test_a_blank_row_is_blank_again_when_loaded(self) -> None:
+        stayed, moved = Rows(ITEMS), Rows(ITEMS)
+        wanted = np.array(IDS[:1], dtype=np.int32)
+        moved.unpack(wanted, list(stayed.pack(wanted)))
+        for rows in (stayed, moved):
+            fold(rows, [(0, 1, 77, 1, False, 1)])
+        assert held(stayed, 0) == held(moved, 0)
 
     def test_slots_are_used_again_clean(self) -> None:
         rows = Rows(ITEMS)

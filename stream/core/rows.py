@@ -304,13 +304,16 @@ class Rows:
             self._shorten(long[start : start + _BLOCK])
 
     def _insert(self, key: I64, weight: I64) -> None:
-        """Add to the pairs that are there, put the others into the first line with room."""
+        """Add to the pairs that are there, put the others into the first line with room; keys are sorted.
+
+        Pairs of one line stay side by side when they all go on to the next.
+        """
         line, code = key >> _LINE_SHIFT, (key & (_CODES - 1)).view(np.uint64)
         flat = self._words.reshape(-1)
         while len(line):
             place = self._places(line, code)
             at, left = line * WIDTH + place, np.flatnonzero(place < 0)
-            rest, rest_weight, rest_code = _next_line(line[left]), weight[left], code[left]
+            rest = _next_line(line[left]), weight[left], code[left]
             if len(left):
                 fits = np.flatnonzero(place >= 0)
                 at, weight, code = at[fits], weight[fits], code[fits]
@@ -318,8 +321,7 @@ class Rows:
             total = self._capped((old >> _ID_SHIFT).view(np.int64) + weight)
             flat[at] = total.view(np.uint64) << _ID_SHIFT | code
             np.add.at(self._count, at[old == 0] >> _SLOT_BITS, 1)
-            order = np.argsort(rest, kind="stable")
-            line, weight, code = rest[order], rest_weight[order], rest_code[order]
+            line, weight, code = rest
 
     def _places(self, line: I64, code: U64) -> I64:
         """Where in its line each pair stands, or is to stand: [n]; negative where a line is full."""
