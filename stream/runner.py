@@ -24,6 +24,7 @@ PASSING = (Doubt, StoreFull, KafkaError, OSError, TimeoutError)
 """Errors that time may heal."""
 ATTEMPTS = 5
 """A batch that fails this often for a reason that time does not heal ends the process."""
+_PUT_S = 0.5
 BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -67,8 +68,13 @@ class Runner:
         self._stopping = False
 
     async def put(self, event: EventT[Any]) -> None:
-        """Hand a bundle in; waits while the partition is behind."""
-        await self._inbox.put(event)
+        """Hand a bundle in; waits while the partition is behind, but not for one that was given up."""
+        while not self._stopping:
+            try:
+                await asyncio.wait_for(self._inbox.put(event), _PUT_S)
+                return
+            except TimeoutError:
+                continue
 
     def stop(self) -> None:
         """End after the batch at hand."""

@@ -245,12 +245,12 @@ class Shelf:
 
     async def _publish(self) -> None:
         ids = np.array(sorted(self.unpublished), dtype=np.int32)
+        self.unpublished = set()  # what the follower notes meanwhile is for the next time
         await self._load(ids)
         term, n = self._version()
         records = self._records(ids, term, n)
         await self.ports.sender.publish(self.partition, records)
         await self.ports.store.put_views(self._views(ids, version(term, n), records))
-        self.unpublished.clear()
         self.changed_catalog.clear()
 
     def _records(self, ids: I32, term: int, n: int) -> list[Output]:
