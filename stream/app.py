@@ -148,6 +148,9 @@ class Worker:
                 await follower.poll()
             except KafkaError as error:
                 log.warning("waiting for the broker", error=repr(error))
+            except Exception as error:
+                log.exception("neighbours cannot be followed")
+                return self.fail(error)
             for runner in self.runners.values():
                 if isinstance(runner.side, Shelf):
                     runner.side.note(follower.stale, follower.flagged)

@@ -133,8 +133,9 @@ class Delivery:
         Take 2: stop when the store's positions and the log do not fit.
         Take 3: publish the outbox again, views included; commit the positions to Kafka.
         """
-        head, existed = await self.session.claim(secrets.randbits(63), self.ports.now_ms())
-        if not existed and await self.ports.store.has_state(self.part):
+        head, _ = await self.session.claim(secrets.randbits(63), self.ports.now_ms())
+        # Every transaction writes positions; a claim alone does not, so that this stops every owner to come.
+        if not head.positions and await self.ports.store.has_state(self.part):
             raise LogMismatch(f"partition {self.part} has state in the store but no position. " + _RESTORE)
         self._held = head
         self.head = Head(head.epoch, head.n, {t: await self._start(t, head) for t in self.topics})
@@ -178,6 +179,9 @@ class Delivery:
 
     async def _read_dead(self, topic: str, offset: int) -> Sequence[Output]:
         record = await self.ports.log.read(topic, self.partition, offset)
+        begin, end = await self.ports.log.bounds(topic, self.partition)
+        if record is None and begin <= offset < end:
+            raise TimeoutError(f"{topic}/{self.partition}: the record at {offset} did not come")
         held = record is not None and record.offset == offset
         return self.ports.dead_letters(self.partition, topic, record) if record and held else ()
 

@@ -82,13 +82,13 @@ class Follower:
         for at, records in found.items():
             if at.topic == NEIGHBORS.full(self._settings):
                 self._learn(records)
-            else:
+            elif records[-1].value is not None:
                 self.trending[at.partition] = records[-1].value
                 self.top = merge(self.trending.values(), 200)
 
     def _learn(self, records: Sequence[Any]) -> None:
         """Apply neighbour records; a tombstone (no value) is an item that nobody counts any more."""
-        present = [record for record in records if record.value is not None]
+        present = [record for record in records if record.key and record.value is not None]
         applied = self.hood.apply([r.key.decode() for r in present], [r.value for r in present])
         self.stale.update(applied.stale)
         self.flagged.update(applied.flagged)

@@ -94,13 +94,18 @@ class KafkaSender:
     async def publish(self, partition: int, outputs: Sequence[Output]) -> None:
         """Send in order a topic, and wait until the broker has everything."""
         by_topic = groupby(sorted(outputs, key=_topic), key=_topic)
-        waiting = [
-            await self._producer.send_batch(batch, self._topic_prefix + topic, partition=partition)
-            for topic, group in by_topic
-            for batch in self._batches(group)
-        ]
-        if waiting:
-            await asyncio.gather(*waiting)
+        sends = [self._send(topic, partition, self._batches(group)) for topic, group in by_topic]
+        # All come to an end before anything is tried again: no old batch may land after a repeated one.
+        done = await asyncio.gather(*sends, return_exceptions=True)
+        for error in done:
+            if error is not None:
+                raise error
+
+    async def _send(self, topic: str, partition: int, batches: Iterable[Any]) -> None:
+        """One batch after the other: a later one must not land when an earlier one was lost."""
+        for batch in batches:
+            name = self._topic_prefix + topic
+            await (await self._producer.send_batch(batch, name, partition=partition))
 
     def _batches(self, outputs: Iterable[Output]) -> list[Any]:
         batch = self._producer.create_batch()

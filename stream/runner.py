@@ -82,11 +82,15 @@ class Runner:
 
     async def run(self) -> None:
         """Until stopped or fenced for good."""
-        while not self._stopping:
-            events = await self._next()
-            self._held += events
-            if not await self._attempt([bundle_of(event) for event in events]):
-                return
+        try:
+            while not self._stopping:
+                events = await self._next()
+                self._held += events
+                if not await self._attempt([bundle_of(event) for event in events]):
+                    return
+        except Exception as error:
+            log.exception("partition failed", partition=self.name)
+            self._fatal(error)
 
     async def _next(self) -> list[EventT[Any]]:
         """What waits, up to a batch; an empty list when the pulse is due first."""

@@ -114,6 +114,8 @@ class Shelf:
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
         self.reached = dict(self.delivery.head.positions)
         await self._load(context.follower.hood.active(mine.astype(np.int32), context.popularity.hours))
+        # Flags may have changed while nobody owned the partition.
+        self.note(set(), set(np.flatnonzero(context.follower.hood.blocked).tolist()))
 
     async def handle(self, bundles: Sequence[Bundle]) -> None:
         """Fold what came into memory. Nothing is acknowledged before the next checkpoint."""

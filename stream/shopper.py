@@ -37,6 +37,8 @@ from stream.transport import Bundle
 
 I64 = NDArray[np.int64]
 _META_FORMAT = 1
+TICK_EVERY_MS = 2000
+"""Between two ticks of a partition: the broker's clock may be behind the worker's."""
 NAMES_WITHIN_S = 10.0
 """Longest wait for the name of an item that a stored history knows by its hash."""
 
@@ -133,7 +135,7 @@ class Shopper:
         self.table = UserTable(bounds)
         self.engaged: dict[str, UserState] = {}
         self.alarms = Alarms({})
-        self._ticked: tuple[int, int] | None = None
+        self._tick_after = 0
 
     async def take(self) -> None:
         """Become the owner, and start from what the store holds."""
@@ -358,13 +360,17 @@ class Shopper:
 
     async def _read_to_end(self) -> bool:
         _, end = await self.ports.log.bounds(EVENTS.name, self.partition)
-        return self.delivery.position(EVENTS.name) >= end
+        position = self.delivery.position(EVENTS.name)
+        # Behind the last record there may be transaction markers: then nothing can be read.
+        return (
+            position >= end or await self.ports.log.read(EVENTS.name, self.partition, position, 0.3) is None
+        )
 
     def _tick(self, now_ms: int) -> Output | None:
         """The tick that lets a silent partition's timer fire: only while its newest event was live."""
         due = self.alarms.earliest()
         reach = now_ms - self.context.counting.lateness_ms
-        if due is None or due >= reach or not self.meta.live or self._ticked == (due, self.delivery.head.n):
+        if due is None or due >= reach or not self.meta.live or now_ms < self._tick_after:
             return None
-        self._ticked = (due, self.delivery.head.n)
+        self._tick_after = now_ms + TICK_EVERY_MS
         return Output(EVENTS.name, None, tick_event(self.context.signing_key, self.partition, now_ms))
