@@ -129,8 +129,3 @@ VERSION_LENGTH = 28
 """Characters of a version."""
 VERSION_START = len('{"version":"')
 """Where the version starts in the bytes of a view."""
-
-
-def version_of(value: bytes) -> bytes:
-    """The version in the bytes of a view."""
-    return value[VERSION_START : VERSION_START + VERSION_LENGTH]

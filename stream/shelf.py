@@ -167,11 +167,11 @@ class Shelf:
 
     async def _fold(self, entries: Increments) -> None:
         context = self.context
-        await self._load(np.unique(entries.row))
+        touched = np.unique(entries.row)
+        await self._load(touched)
         hits = entries.kind == HIT
         context.popularity.add(entries.row[hits], entries.time[hits], entries.weight[hits])
         pairs = entries.take(~hits)
-        touched = np.unique(entries.row)
         if len(pairs.row):
             context.rows.fold(
                 pairs.row, pairs.col, pairs.period, pairs.weight, pairs.kind == BACKWARD, pairs.time
