@@ -65,17 +65,20 @@ class Epoch:
 class Position:
     """Where the next record of one topic is, and what the record before it was (0 when unknown).
 
-    ``time_ms`` and ``crc`` are of the record just before ``offset``: a log made anew does not hold it.
+    ``time_ms`` and ``crc`` are of the record just before ``offset``: a log made anew does not hold it. Where
+    one was adopted, its offsets plus ``base`` go on from the old ones: what is named by its place in the log
+    (mail, messages) never gets a name twice.
     """
 
     offset: int
     time_ms: int = 0
     crc: int = 0
+    base: int = 0
 
 
 _HEAD = struct.Struct("<BxHQQQ")
-_POSITION = struct.Struct("<qqI")
-_FORMAT = 1
+_POSITION = struct.Struct("<qqqI")
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Head:
     """The head of a partition: its owner's epoch, its newest transaction's number, its positions by topic.
 
     Packed little-endian: format u8, pad, topics u16, term u64, random u64, n u64; then per topic, by name:
-    length u16, name, offset i64, time_ms i64, crc u32.
+    length u16, name, offset i64, base i64, time_ms i64, crc u32.
     """
 
     epoch: Epoch
@@ -95,7 +98,8 @@ class Head:
         parts = [_HEAD.pack(_FORMAT, len(self.positions), self.epoch.term, self.epoch.random, self.n)]
         for topic, at in sorted(self.positions.items()):
             name = topic.encode()
-            parts += [struct.pack("<H", len(name)), name, _POSITION.pack(at.offset, at.time_ms, at.crc)]
+            packed = _POSITION.pack(at.offset, at.base, at.time_ms, at.crc)
+            parts += [struct.pack("<H", len(name)), name, packed]
         return b"".join(parts)
 
     @classmethod
@@ -111,7 +115,8 @@ class Head:
             (length,) = struct.unpack_from("<H", data, at)
             name = data[at + 2 : at + 2 + length].decode()
             at += 2 + length
-            positions[name] = Position(*_POSITION.unpack_from(data, at))
+            offset, base, time_ms, crc = _POSITION.unpack_from(data, at)
+            positions[name] = Position(offset, time_ms, crc, base)
             at += _POSITION.size
         return cls(Epoch(term, random), n, positions)
 

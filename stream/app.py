@@ -246,6 +246,9 @@ class Worker:
         await cast(Any, self._app.consumer)._commit(positions)
 
     async def _reread(self, runner: Runner) -> None:
+        if self.settings.transport == "stock":
+            # It does not tell where a message was read from: what it holds could be taken for what is due.
+            raise Refused("the stock transport cannot read again; a new worker goes on from the position")
         prefix = self.settings.topic_prefix
         delivery = runner.side.delivery
         for topic in delivery.topics:

@@ -22,8 +22,9 @@ import msgspec
 
 from state.keys import Keys
 from state.model import Head, Position, Put, View, Write
-from state.store import Session, Store
+from state.store import Fenced, Session, Store
 from stream.codec import Record
+from stream.transport import Bundle
 
 _FORMAT = 1
 
@@ -117,12 +118,19 @@ class Delivery:
     session: Session = field(init=False)
     _held: Head = field(init=False)
 
+    reached: dict[str, Position] = field(init=False)
+    """Where the next record of each topic is here: ahead of the head until the next transaction."""
+
     def __post_init__(self) -> None:
         self.session = self.ports.store.session(self.part)
 
     def position(self, topic: str) -> int:
         """Where the next record of a topic is."""
         return self.head.positions[topic].offset
+
+    def base(self, topic: str) -> int:
+        """What to add to a topic's offsets wherever something is named by them."""
+        return self.head.positions[topic].base
 
     # Taking a partition
 
@@ -139,35 +147,31 @@ class Delivery:
             raise LogMismatch(f"partition {self.part} has state in the store but no position. " + _RESTORE)
         self._held = head
         self.head = Head(head.epoch, head.n, {t: await self._start(t, head) for t in self.topics})
+        self.reached = dict(self.head.positions)
         await self._publish_outbox()
         await self.ports.log.commit(self.partition, {t: self.position(t) for t in self.topics})
 
     async def _start(self, topic: str, head: Head) -> Position:
-        begin, end = await self.ports.log.bounds(topic, self.partition)
         held = head.positions.get(topic)
         if held is None:
+            begin, _ = await self.ports.log.bounds(topic, self.partition)
             return Position(begin)
-        await self._check(topic, held, begin, end)
+        await self._check_log(topic, held)
         return held
 
-    async def _check(self, topic: str, held: Position, begin: int, end: int) -> None:
-        where = f"{topic}/{self.partition}: the store's position is {held.offset}"
-        if held.offset < begin:
-            raise LogMismatch(
-                f"{where}, but the log begins at {begin}: retention removed unread events. {_RESTORE}"
-            )
-        if held.offset == begin or not held.time_ms:
-            return
-        before = await self.ports.log.read(topic, self.partition, held.offset - 1)
-        if before is not None and before.offset >= held.offset:
-            return  # it was compacted away or removed by retention: nothing to compare with
-        # The record itself decides: the embedded broker understates the end by up to a batch.
-        if before is None and held.offset > end:
-            raise LogMismatch(f"{where}, but the log ends at {end}: it was made anew or cut. {_RESTORE}")
-        if before is not None and _after(before) != held:
-            raise LogMismatch(
-                f"{where}, but another record stands before it: the log was made anew. {_RESTORE}"
-            )
+    async def verify(self) -> None:
+        """What only silence would hide: a store that went back in time, a log that was made anew.
+
+        Two trips and a record. Raises Fenced when the head is not what this worker wrote, LogMismatch.
+        """
+        if await self.session.head() != self._held:
+            raise Fenced(f"the head of {self.part} is not what this worker wrote")
+        for topic in self.topics:
+            await self._check_log(topic, self.reached[topic])
+
+    async def _check_log(self, topic: str, held: Position) -> None:
+        if why := await misfit(self.ports.log, topic, self.partition, held):
+            raise LogMismatch(f"{why}. {_RESTORE}")
 
     async def _publish_outbox(self) -> None:
         (stored,) = await self.session.get([self.keys.outbox(self.part)])
@@ -187,16 +191,33 @@ class Delivery:
 
     # A batch
 
-    def uncovered(self, topic: str, records: Sequence[Record]) -> Sequence[Record]:
-        """Batch 1: drop what the position covers."""
-        position = self.position(topic)
-        if not records or records[0].offset >= position:
-            return records
-        return [record for record in records if record.offset >= position]
+    async def unread(self, bundles: Sequence[Bundle]) -> list[tuple[str, Sequence[Record]]]:
+        """Batch 1: topics, and records without those that the position covers; then it moves on.
 
-    def reached(self, positions: Mapping[str, Position]) -> Head:
-        """The head of the transaction that has read up to these positions."""
-        return self.head.next(dict(positions))
+        Raises Gap when records between are missing: then nothing has changed. Raises LogMismatch.
+        """
+        reached, found = dict(self.reached), []
+        for bundle in bundles:
+            topic = next(topic for topic in self.topics if bundle.topic.endswith(topic))
+            records = await self._uncovered(topic, bundle, reached[topic])
+            if records:
+                reached[topic] = _after(records[-1], reached[topic].base)
+                found.append((topic, records))
+        self.reached = reached
+        return found
+
+    async def _uncovered(self, topic: str, bundle: Bundle, reached: Position) -> Sequence[Record]:
+        if bundle.first is not None and bundle.first > reached.offset:
+            raise Gap(f"{topic}/{self.partition}: read from {bundle.first}, the position is {reached.offset}")
+        if not bundle.records or bundle.records[0].offset >= reached.offset:
+            return bundle.records
+        # Read twice, or the beginning of a log made anew, where nothing of this was counted?
+        await self._check_log(topic, reached)
+        return [record for record in bundle.records if record.offset >= reached.offset]
+
+    def advanced(self) -> Head:
+        """The head of the transaction that has read what was reached."""
+        return self.head.next(dict(self.reached))
 
     async def transact(self, new: Head, effects: Effects) -> None:
         """Batch 3: head, state and outbox in one transaction. Raises Fenced, Doubt or StoreFull."""
@@ -217,16 +238,30 @@ class Delivery:
             await self.ports.store.put_views(views)
 
 
-def _after(record: Record) -> Position:
-    return Position(record.offset + 1, record.timestamp, zlib.crc32(record.value or b""))
+async def misfit(log: Log, topic: str, partition: int, held: Position) -> str:
+    """Why a position and the log do not belong together; empty: they do, as far as the log can tell."""
+    begin, end = await log.bounds(topic, partition)
+    where = f"{topic}/{partition}: the store's position is {held.offset}"
+    if held.offset < begin:
+        return f"{where}, but the log begins at {begin}: retention removed unread events"
+    if held.offset == begin or not held.time_ms:
+        return ""
+    before = await log.read(topic, partition, held.offset - 1)
+    # The record itself decides: the embedded broker understates the end by up to a batch.
+    if before is None:
+        return f"{where}, but the log ends at {end}: it was made anew or cut" if held.offset > end else ""
+    if before.offset >= held.offset:
+        return ""  # it was compacted away or removed by retention: nothing to compare with
+    made_anew = f"{where}, but another record stands before it: the log was made anew"
+    return "" if _after(before, held.base) == held else made_anew
 
 
-def position_after(records: Sequence[Record]) -> Position:
-    """The position after some records, with what tells this log from one made anew."""
-    return _after(records[-1])
+def _after(record: Record, base: int) -> Position:
+    """The position after a record, with what tells this log from one made anew."""
+    return Position(record.offset + 1, record.timestamp, zlib.crc32(record.value or b""), base)
 
 
 _RESTORE = (
-    "Restore the log or the store from a backup of the same time, or start over: set another `prefix` and "
-    "replay the events."
+    "Restore the log or the store from a backup of the same time, or see what `tidewise mend` can do, or "
+    "start over: set another `prefix` and replay the events."
 )

@@ -24,6 +24,10 @@ PASSING = (Doubt, StoreFull, KafkaError, OSError, TimeoutError)
 """Errors that time may heal."""
 ATTEMPTS = 5
 """A batch that fails this often for a reason that time does not heal ends the process."""
+VERIFY_S = 10.0
+"""What silence would hide is looked for this often."""
+SEEK_AGAIN_S = 5.0
+"""After a seek, bundles that Faust held before it come first, each one a gap; later gaps need another seek."""
 _PUT_S = 0.5
 BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
@@ -66,6 +70,9 @@ class Runner:
         self._inbox: asyncio.Queue[EventT[Any]] = asyncio.Queue(maxsize=8)
         self._held: list[EventT[Any]] = []
         self._stopping = False
+        self._verify_at = 0.0
+        self._seek_for, self._seek_after = "", 0.0
+        self._failures, self._failed_at = 0, -1
 
     async def put(self, event: EventT[Any]) -> None:
         """Hand a bundle in; waits while the partition is behind, but not for one that was given up."""
@@ -84,9 +91,7 @@ class Runner:
         """Until stopped or fenced for good."""
         try:
             while not self._stopping:
-                events = await self._next()
-                self._held += events
-                if not await self._attempt([bundle_of(event) for event in events]):
+                if not await self._attempt(await self._next()):
                     return
         except Exception as error:
             log.exception("partition failed", partition=self.name)
@@ -104,40 +109,62 @@ class Runner:
             count += len(bundle_of(events[-1]).records)
         return events
 
-    async def _attempt(self, bundles: list[Bundle]) -> bool:
-        """Process until it succeeds. False: the partition is lost, or the process must end."""
-        failures = 0
-        while not self._stopping:
-            try:
-                if bundles:
-                    await self.side.handle(bundles)
-                if await self.side.pulse(not self._inbox.empty()):
-                    self._acknowledge()
-                return True
-            except Gap as gap:
-                log.warning("reading again", partition=self.name, reason=str(gap))
-                await self._start_over()
-                return True
-            except LogMismatch as error:
+    async def _attempt(self, events: list[EventT[Any]]) -> bool:
+        """Process, or read again from the position. False: the partition is lost, or the process must end."""
+        try:
+            await self._process(events)
+            return True
+        except Gap as gap:
+            self._seek_for = str(gap)
+            return True
+        except LogMismatch as error:
+            self._fatal(error)
+            return False
+        except Fenced as error:
+            if not self.owned:
+                return False
+            log.warning("taking the partition again", partition=self.name, reason=str(error))
+        except PASSING as error:
+            log.warning("waiting for broker or store", partition=self.name, error=repr(error))
+        except Exception as error:
+            log.exception("batch failed", partition=self.name, positions=self.side.delivery.reached)
+            if self._failed_again() >= ATTEMPTS:
                 self._fatal(error)
                 return False
-            except Fenced:
-                if not self.owned:
-                    return False
-                log.warning("fenced by another worker; taking the partition again", partition=self.name)
-            except PASSING as error:
-                log.warning("waiting for broker or store", partition=self.name, error=repr(error))
-            except Exception as error:
-                log.exception("batch failed", partition=self.name, attempt=failures + 1)
-                if failures + 1 >= ATTEMPTS:
-                    self._fatal(error)
-                    return False
-            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-            failures += 1
-            if not await self.retake():
-                return False
-            bundles = [bundle_of(event) for event in self._held]
-        return False
+        return await self._start_over()
+
+    async def _process(self, events: list[EventT[Any]]) -> None:
+        now = asyncio.get_running_loop().time()
+        seeking = self._seek_for and now >= self._seek_after
+        if seeking or now >= self._verify_at:
+            self._verify_at = now + VERIFY_S
+            await self.side.delivery.verify()
+        if seeking:
+            log.info("reading from the position", partition=self.name, reason=self._seek_for)
+            self._seek_for, self._seek_after = "", now + SEEK_AGAIN_S
+            await self._reread(self)
+        if events:
+            await self.side.handle([bundle_of(event) for event in events])
+            self._held += events
+            self._seek_for, self._seek_after = "", 0.0
+        if await self.side.pulse(not self._inbox.empty()):
+            self._acknowledge()
+
+    def _failed_again(self) -> int:
+        """How often it failed since a transaction came about."""
+        n = self.side.delivery.head.n
+        self._failures = self._failures + 1 if n == self._failed_at else 1
+        self._failed_at = n
+        return self._failures
+
+    async def _start_over(self) -> bool:
+        """Forget what came after the newest transaction, take the partition again, read from its position."""
+        self._held.clear()
+        while not self._inbox.empty():
+            self._inbox.get_nowait()
+        await asyncio.sleep(BACKOFF_S[0])
+        self._seek_for, self._seek_after = "started over", 0.0
+        return await self.retake()
 
     async def retake(self) -> bool:
         """Take the partition again; its state is read anew from the store."""
@@ -154,14 +181,6 @@ class Runner:
                 await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
                 attempt += 1
         return False
-
-    async def _start_over(self) -> None:
-        """Drop what is buffered, in memory too, and read from the position."""
-        self._held.clear()
-        while not self._inbox.empty():
-            self._inbox.get_nowait()
-        await self.retake()
-        await self._reread(self)
 
     def _acknowledge(self) -> None:
         """Batch 5."""

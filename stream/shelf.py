@@ -17,7 +17,7 @@ import structlog
 from numpy.typing import NDArray
 
 from state.keys import Keys
-from state.model import Position, Put, View, Write, version
+from state.model import Put, View, Write, version
 from stream.codec import DeadLetter, Limits, Record, decode_catalog
 from stream.core import views
 from stream.core.items import Items
@@ -26,7 +26,7 @@ from stream.core.ranking import nearest
 from stream.core.rows import Rows
 from stream.core.trending import Popularity, top_record
 from stream.core.weights import Decay
-from stream.delivery import Delivery, Effects, Gap, Output, Ports, position_after
+from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CatalogItem
 from stream.follower import Follower
 from stream.letters import bad_mail, dead_letter
@@ -93,7 +93,6 @@ class Shelf:
         self.dirty: set[int] = set()
         self.unpublished: set[int] = set()
         self.letters: list[tuple[str, DeadLetter]] = []
-        self.reached: dict[str, Position] = {}
         self.published = 0
         self._next: dict[str, tuple[float, float]] = {}
         self._busy = False
@@ -112,7 +111,6 @@ class Shelf:
         await self.delivery.take()
         (stored,) = await self.delivery.session.get([context.keys.meta(self.delivery.part)])
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
-        self.reached = dict(self.delivery.head.positions)
         await self._load(context.follower.hood.active(mine.astype(np.int32), context.popularity.hours))
         # Flags may have changed while nobody owned the partition.
         self.note(set(), set(np.flatnonzero(context.follower.hood.blocked).tolist()))
@@ -120,26 +118,13 @@ class Shelf:
     async def handle(self, bundles: Sequence[Bundle]) -> None:
         """Fold what came into memory. Nothing is acknowledged before the next checkpoint."""
         entries: list[Increments] = []
-        for bundle in bundles:
-            records = self._uncovered(bundle)
-            if not records:
-                continue
-            if bundle.topic.endswith(CATALOG.name):
+        for topic, records in await self.delivery.unread(bundles):
+            if topic == CATALOG.name:
                 await self._upsert(records)
             else:
                 entries += self._open(records)
         if entries:
             await self._fold(join(entries))
-
-    def _uncovered(self, bundle: Bundle) -> list[Record]:
-        topic = CATALOG.name if bundle.topic.endswith(CATALOG.name) else INCREMENTS.name
-        held = self.reached[topic].offset
-        if bundle.first is not None and bundle.first > held:
-            raise Gap(f"bundle begins at {bundle.first}, the position is {held}")
-        records = [record for record in bundle.records if record.offset >= held]
-        if records:
-            self.reached[topic] = position_after(records)
-        return records
 
     # Increments
 
@@ -238,7 +223,7 @@ class Shelf:
         self._next[what] = soon, max(soon, ended + PACE * (ended - started))
 
     def _uncommitted(self) -> bool:
-        return self.reached != self.delivery.head.positions
+        return self.delivery.reached != self.delivery.head.positions
 
     def _version(self) -> tuple[int, int]:
         """Versions between checkpoints: the term, and a count that grows with every publication."""
@@ -362,7 +347,7 @@ class Shelf:
         """Rows, catalogue, positions and dead letters in one transaction, once their lists are published."""
         if self.unpublished:
             await self._publish()
-        new = self.delivery.reached(self.reached)
+        new = self.delivery.advanced()
         letters, self.letters = self.letters, []
         self.meta.dead += len(letters)
         effects = Effects(

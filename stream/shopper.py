@@ -24,7 +24,7 @@ from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import rank
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, UserTable, bought, pack, profile
-from stream.delivery import Delivery, Effects, Gap, Output, Ports, position_after
+from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CODE
 from stream.follower import Follower
 from stream.letters import dead_letter
@@ -149,29 +149,20 @@ class Shopper:
 
     async def handle(self, bundles: Sequence[Bundle]) -> None:
         """Steps 1 to 4 of a batch; the caller acknowledges. Raises Gap, Fenced, Doubt, StoreFull."""
-        records = self._uncovered(bundles)  # 1
+        unread = await self.delivery.unread(bundles)  # 1
+        records = [record for _, some in unread for record in some]
         if not records:
             return
         columns, dead = self._decode(records)
         view, user = await self._load(columns)
         result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
         await self._owners(result)
-        new = self.delivery.reached({EVENTS.name: position_after(records)})
+        new = self.delivery.advanced()
         meta = self._tally(result, columns, dead, records)
         effects = self._effects(new.epoch.term, new.n, view, result, columns, dead, meta)
         await self.delivery.transact(new, effects)  # 3
         self._keep(view, result, meta)
         await self.delivery.publish(effects)  # 4
-
-    def _uncovered(self, bundles: Sequence[Bundle]) -> list[Record]:
-        reached = self.delivery.position(EVENTS.name)
-        records: list[Record] = []
-        for bundle in bundles:
-            if bundle.first is not None and bundle.first > reached:
-                raise Gap(f"bundle begins at {bundle.first}, the position is {reached}")
-            records += self.delivery.uncovered(EVENTS.name, bundle.records)
-            reached = max(reached, bundle.next)
-        return records
 
     def _decode(self, records: Sequence[Record]) -> tuple[Columns, list[DeadLetter]]:
         context = self.context

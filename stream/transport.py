@@ -87,6 +87,7 @@ class BundleThread(CommittedThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._from: dict[TP, int] = {}
+        self._sought: set[TP] = set()
 
     async def _fetch_records(
         self,
@@ -98,9 +99,10 @@ class BundleThread(CommittedThread):
         for tp in active_partitions:
             if tp not in self._from and (at := self._position(consumer, tp)) is not None:
                 self._from[tp] = at
+        self._sought.clear()
         fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
-        # A seek during the fetch forgets where it began: what came is of before, and comes again if due.
-        return {tp: self._bundle(tp, records) for tp, records in fetched.items() if tp in self._from}
+        # What came while somebody sought elsewhere is of before; it comes again if it is due.
+        return {tp: self._bundle(tp, records) for tp, records in fetched.items() if tp not in self._sought}
 
     @staticmethod
     def _position(consumer: Any, tp: TP) -> int | None:
@@ -108,17 +110,22 @@ class BundleThread(CommittedThread):
         return state.position if state is not None and state.has_valid_position else None
 
     def _bundle(self, tp: TP, records: list[Any]) -> Bundle:
-        first, self._from[tp] = self._from[tp], records[-1].offset + 1
+        first, self._from[tp] = self._from.get(tp), records[-1].offset + 1
         return Bundle(tp.topic, tp.partition, records, first, records[-1].offset + 1)
 
-    def seek(self, partition: TP, offset: int) -> None:
-        """A seek begins a new run of positions."""
+    async def seek_here(self, partition: TP, offset: int) -> None:
+        """Seek, in the thread that fetches. A seek begins a new run of positions."""
         self._from.pop(partition, None)
-        super().seek(partition, offset)
+        self._sought.add(partition)
+        self.seek(partition, offset)
+
+    def _forget_all(self) -> None:
+        self._sought.update(self._from)
+        self._from.clear()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Likewise."""
-        self._from.clear()
+        self._forget_all()
         found: Mapping[TP, int] = await super().seek_to_committed()
         # aiokafka seeks to positive offsets only; the others are read off the position at the next fetch.
         self._from.update({tp: offset for tp, offset in found.items() if offset})
@@ -126,7 +133,7 @@ class BundleThread(CommittedThread):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Likewise."""
-        self._from.clear()
+        self._forget_all()
         await super().on_partitions_assigned(assigned, generation_id)
 
 
@@ -163,6 +170,10 @@ class BundleConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> BundleThread:
         return BundleThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        thread = cast(BundleThread, self._thread)
+        await thread.call_thread(thread.seek_here, partition, offset)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
         """Yield one message a partition. Stops when a rebalance begins, as Faust's own does."""
