@@ -27,7 +27,7 @@ ATTEMPTS = 5
 VERIFY_S = 10.0
 """What silence would hide is looked for this often."""
 SEEK_AGAIN_S = 5.0
-"""After a seek, bundles that Faust held before it come first, each one a gap; later gaps need another seek."""
+"""After a seek, what Faust held before it comes first, each bundle a gap; later gaps need another seek."""
 _PUT_S = 0.5
 BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
