@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from stream.embedded import Server, free_port
 
@@ -20,21 +21,6 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.
 <groupId>tidewise</groupId><artifactId>kafka-for-tests</artifactId><version>1</version><packaging>pom</packaging>
 <dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
 <version>{VERSION}</version></dependency></dependencies></project>
-"""
-_PROPERTIES = """process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-log.dirs={folder}/log
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=8
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-group.initial.rebalance.delay.ms=0
-auto.create.topics.enable=false
 """
 _CLUSTER_ID = "dGlkZXdpc2UtZm9yLXRlcw"
 """22 base64 characters; any will do."""
@@ -85,16 +71,36 @@ class ApacheKafka(Server):
     # ApiVersions v0: length, api key 18, version 0, correlation id 1, client id "t"
     question = b"\x00\x00\x00\x0b\x00\x12\x00\x00\x00\x00\x00\x01\x00\x01t"
     keeps_environment = True
+    java_options: ClassVar[Sequence[str]] = ("-Xmx512m",)
 
     def __init__(self, port: int = 0, start_within_s: float = 60.0) -> None:
         super().__init__(port, start_within_s)
+        self.controller = free_port()
 
     def _command(self, folder: Path) -> Sequence[str | Path]:
-        java = _tool("java")
-        jars = f"{fetch_jars()}/*"
-        properties = folder / "server.properties"
-        properties.write_text(_PROPERTIES.format(port=self.port, controller=free_port(), folder=folder))
-        _run(
-            [java, "-cp", jars, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", properties], 60
-        )
-        return [java, "-Xmx512m", "-cp", jars, "kafka.Kafka", properties]
+        java: list[str | Path] = [_tool("java"), *self.java_options, "-cp", f"{fetch_jars()}/*"]
+        file = folder / "server.properties"
+        file.write_text("".join(f"{name}={value}\n" for name, value in self._properties(folder).items()))
+        format_log: list[str | Path] = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", file]
+        if not (folder / "log").exists():
+            _run([*java, *format_log], 60)
+        return [*java, "kafka.Kafka", file]
+
+    def _properties(self, folder: Path) -> dict[str, object]:
+        """The whole of server.properties; a node of a cluster changes some of it."""
+        return {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@127.0.0.1:{self.controller}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": folder / "log",
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 8,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "auto.create.topics.enable": "false",
+        }
