@@ -12,7 +12,7 @@ import gc
 import secrets
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,23 +24,14 @@ from faust.types import TP, StreamT
 from state.keys import STORE_FORMAT, Keys
 from state.redis import RedisStore
 from state.store import Doubt
-from stream import letters
-from stream.codec import Limits, Record
-from stream.core.engagement import Engine
+from stream.contexts import Contexts
 from stream.core.items import Items
-from stream.core.neighborhood import Neighborhood
-from stream.core.rows import Rows
-from stream.core.step import Counting
-from stream.core.trending import Popularity
-from stream.delivery import Output, Ports
+from stream.delivery import Ports
 from stream.follower import Follower
 from stream.kafka import KafkaLog, KafkaSender
-from stream.ownership import ItemPartitions
 from stream.runner import Runner
 from stream.settings import Settings
-from stream.shelf import Context as ShelfContext
 from stream.shelf import Shelf
-from stream.shopper import Context as ShopperContext
 from stream.shopper import Shopper
 from stream.topics import CATALOG, EVENTS, INCREMENTS
 from stream.transport import BundleTransport, StockTransport, bundle_of
@@ -100,14 +91,15 @@ class Worker:
         store = await self._reach_store()
         kafka_log = KafkaLog(self.settings, self._commit)
         items = Items()
-        hood = Neighborhood.of(items, self.settings)
-        follower = Follower(self.settings, items, hood)
+        follower = Follower(self.settings, items)
         await self._reach("the broker", kafka_log.start)
         await self._reach("the broker", follower.start)
         try:
             async with KafkaSender(self.settings) as sender:
-                self._ports = Ports(kafka_log, store, sender, _now_ms, self._remake)
-                self._build(items, follower, await self._deployment(store))
+                agreed = await self._deployment(store)
+                key = self.settings.signing_key or agreed["signing_key"].decode()
+                self._contexts = Contexts(self.settings, items, follower, key.encode())
+                self._ports = Ports(kafka_log, store, sender, _now_ms, self._contexts.dead_letters)
                 await follower.catch_up()
                 await self._serve(follower)
         finally:
@@ -200,23 +192,6 @@ class Worker:
             )
         return agreed
 
-    def _build(self, items: Items, follower: Follower, agreed: Mapping[str, bytes]) -> None:
-        settings, keys = self.settings, Keys(self.settings.prefix)
-        limits, part_of = Limits.of(settings), ItemPartitions(items, settings.partitions)
-        counting = Counting.of(settings)
-        rows = Rows(items, settings.row_pairs, settings.neighbors)
-        self._signing_key = (settings.signing_key or agreed["signing_key"].decode()).encode()
-        self._limits = limits
-        self._shopping = ShopperContext(
-            settings, keys, items, follower, counting, Engine.of(settings), limits, self._signing_key, part_of
-        )
-        self._shelving = ShelfContext(
-            settings, keys, items, follower, limits, part_of, rows, Popularity(items), counting.decay
-        )
-
-    def _remake(self, partition: int, topic: str, record: Record) -> Sequence[Output]:
-        return letters.remake(self._limits, self._signing_key, partition, topic, record)
-
     # Faust
 
     def _wire(self) -> None:
@@ -289,9 +264,9 @@ class Worker:
     async def _take(self, name: str) -> None:
         partition = int(name[1:])
         side: Shopper | Shelf = (
-            Shopper(partition, self._ports, self._shopping)
+            Shopper(partition, self._ports, self._contexts.shopping)
             if name[0] == "u"
-            else Shelf(partition, self._ports, self._shelving)
+            else Shelf(partition, self._ports, self._contexts.shelving)
         )
         settings = self.settings
         runner = Runner(

@@ -9,8 +9,9 @@ sum mod 2^128 of blake2b-128 of its members, so that neither order nor partition
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from hashlib import blake2b
+from typing import Protocol
 
 import msgspec
 
@@ -45,15 +46,22 @@ class Digest(msgspec.Struct):
     dead_letters: int
 
 
-_READ_S = 0.3
-"""Wait for a record where there may be none."""
+_READ_S = 1.0
+"""Wait for records where there may be none."""
+
+
+class Readable(Log, Protocol):
+    """The log, and whether anything waits in it."""
+
+    async def any_record(self, positions: Mapping[tuple[str, int], int], within_s: float) -> bool:
+        """Whether a record comes at or after any of the offsets, by (topic, partition), within the time."""
 
 
 class Unsettled(Exception):
     """The workers did not reach the logs' ends in time."""
 
 
-async def settle(settings: Settings, store: Store, log: Log, within_s: float) -> Status:
+async def settle(settings: Settings, store: Store, log: Readable, within_s: float) -> Status:
     """Wait until nothing changed for a second and no record can be read at any position. Raises Unsettled.
 
     The records decide, not the logs' ends: behind the last record there may be transaction markers, and the
@@ -63,7 +71,7 @@ async def settle(settings: Settings, store: Store, log: Log, within_s: float) ->
     before: Status | None = None
     while True:
         now = await status(settings, store, log)
-        if now == before and await _drained(log, now):
+        if now == before and not await log.any_record(now.positions, _READ_S):
             return now
         if asyncio.get_running_loop().time() > deadline:
             raise Unsettled(f"still waiting after {within_s:g} s: lag {now.lag}. Is a worker running?")
@@ -71,16 +79,13 @@ async def settle(settings: Settings, store: Store, log: Log, within_s: float) ->
         await asyncio.sleep(1.0)
 
 
-async def _drained(log: Log, now: Status) -> bool:
-    for (topic, partition), position in now.positions.items():
-        if await log.read(topic, partition, position, _READ_S) is not None:
-            return False
-    return True
+async def digest(settings: Settings, store: Store, log: Readable, within_s: float = 60.0) -> Digest:
+    """Wait until the positions reach the logs' ends, then sum up the state."""
+    return await sum_up(settings, store, await settle(settings, store, log, within_s))
 
 
-async def digest(settings: Settings, store: Store, log: Log, within_s: float = 60.0) -> Digest:
-    """Wait until the positions reach the logs' ends, then sum up the state. Reads every private key."""
-    settled = await settle(settings, store, log, within_s)
+async def sum_up(settings: Settings, store: Store, settled: Status) -> Digest:
+    """The digest of what a store holds now. Reads every private key."""
     users = await _sum(store, settings, "user", lambda name, blob: name + b"\0" + user_fields(blob))
     engaged = await _sum(store, settings, "engagement", _engagement)
     evicted = 0

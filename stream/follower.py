@@ -26,24 +26,16 @@ from stream.transport import FETCH_WAIT_MS
 log = structlog.get_logger(__name__)
 
 
-class Follower:
-    """Keeps ``hood`` (everybody's neighbour lists) and ``trending`` (merged top list) up to date."""
+class Followed:
+    """What the topics say: everybody's neighbour lists (``hood``), the merged top list (``top``)."""
 
-    def __init__(self, settings: Settings, items: Items, hood: Neighborhood) -> None:
+    def __init__(self, settings: Settings, items: Items) -> None:
         self._settings = settings
         self._items = items
-        self.hood = hood
-        self.trending: dict[int, bytes] = {}
+        self.hood = Neighborhood.of(items, settings)
         self.top: list[tuple[str, float]] = []
         self.stale: set[int] = set()
         self.flagged: set[int] = set()
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.bootstrap,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            max_partition_fetch_bytes=4_194_304,
-        )
 
     @property
     def fill(self) -> NDArray[np.int32]:
@@ -55,6 +47,21 @@ class Follower:
         self.hood.reserve()
         allowed = ~self.hood.blocked[self.fill]
         return [line for line, keep in zip(self.top, allowed.tolist(), strict=True) if keep][:n]
+
+
+class Follower(Followed):
+    """Keeps that up to date from the broker."""
+
+    def __init__(self, settings: Settings, items: Items) -> None:
+        super().__init__(settings, items)
+        self._trending: dict[int, bytes] = {}
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.bootstrap,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=4_194_304,
+        )
 
     async def start(self) -> None:
         """Connect and begin at the beginning of every partition."""
@@ -83,8 +90,8 @@ class Follower:
             if at.topic == NEIGHBORS.full(self._settings):
                 self._learn(records)
             elif records[-1].value is not None:
-                self.trending[at.partition] = records[-1].value
-                self.top = merge(self.trending.values(), 200)
+                self._trending[at.partition] = records[-1].value
+                self.top = merge(self._trending.values(), 200)
 
     def _learn(self, records: Sequence[Any]) -> None:
         """Apply neighbour records; a tombstone (no value) is an item that nobody counts any more."""

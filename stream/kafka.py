@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from stream.codec import Record
 from stream.delivery import Output
 from stream.settings import Settings
+from stream.transport import FETCH_WAIT_MS
 
 BATCH_SHARE = 0.75
 """Producer batches, as a share of the largest message: with the default 16 kB one costs twice as much."""
@@ -32,6 +33,7 @@ class KafkaLog:
             enable_auto_commit=False,
             isolation_level="read_committed",
             request_timeout_ms=int(settings.connect_timeout_s * 1000),
+            fetch_max_wait_ms=FETCH_WAIT_MS,
             max_partition_fetch_bytes=8 * settings.max_message_bytes,
         )
 
@@ -59,6 +61,16 @@ class KafkaLog:
             found = await self._consumer.getmany(at, timeout_ms=int(within_s * 1000), max_records=1)
         records: Sequence[Record] = found.get(at, [])
         return records[0] if records else None
+
+    async def any_record(self, positions: Mapping[tuple[str, int], int], within_s: float) -> bool:
+        """Whether a record comes at or after any of the offsets, by (topic, partition), within the time."""
+        prefix = self._settings.topic_prefix
+        offsets = {TopicPartition(prefix + topic, p): at for (topic, p), at in positions.items()}
+        async with self._lock:
+            self._consumer.assign(list(offsets))
+            for at, offset in offsets.items():
+                self._consumer.seek(at, offset)
+            return bool(await self._consumer.getmany(timeout_ms=int(within_s * 1000), max_records=1))
 
     async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
         """Show positions to the consumer group."""

@@ -28,7 +28,7 @@ from stream.core.trending import Popularity, top_record
 from stream.core.weights import Decay
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CatalogItem
-from stream.follower import Follower
+from stream.follower import Followed
 from stream.letters import bad_mail, dead_letter
 from stream.mail import BACKWARD, HIT, Increments, join, unpack
 from stream.ownership import ItemPartitions
@@ -65,7 +65,7 @@ class Context:
     settings: Settings
     keys: Keys
     items: Items
-    follower: Follower
+    follower: Followed
     limits: Limits
     part_of: ItemPartitions
     rows: Rows

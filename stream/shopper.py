@@ -26,7 +26,7 @@ from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, UserTable, bought, pack, profile
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CODE
-from stream.follower import Follower
+from stream.follower import Followed
 from stream.letters import dead_letter
 from stream.mail import Packer
 from stream.ownership import ItemPartitions
@@ -66,7 +66,7 @@ class Context:
     settings: Settings
     keys: Keys
     items: Items
-    follower: Follower
+    follower: Followed
     counting: Counting
     engine: Engine
     limits: Limits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -41,6 +41,13 @@ class Status:
 
 async def status(settings: Settings, store: Store, log: Log) -> Status:
     """Read it: one MGET, and the ends of the input topics."""
+    now, heads = await tallies(settings, store)
+    positions, lag = await _lag(heads, log)
+    return replace(now, positions=positions, lag=lag)
+
+
+async def tallies(settings: Settings, store: Store) -> tuple[Status, dict[str, Head | None]]:
+    """What the store says: sums, and the heads by partition."""
     keys, partitions = Keys(settings.prefix), range(settings.partitions)
     parts = [f"{side}{p}" for side in INPUTS for p in partitions]
     found = await store.get([key(part) for part in parts for key in (keys.head, keys.meta)])
@@ -48,17 +55,15 @@ async def status(settings: Settings, store: Store, log: Log) -> Status:
     metas = dict(zip(parts, found[1::2], strict=True))
     shoppers = [msgspec.msgpack.decode(m, type=ShopperMeta) for p in partitions if (m := metas[f"u{p}"])]
     shelves = [msgspec.msgpack.decode(m, type=ShelfMeta) for p in partitions if (m := metas[f"i{p}"])]
-    positions, lag = await _lag(heads, log)
-    return Status(
+    summed = Status(
         events=sum(meta.accepted for meta in shoppers),
         repeats=sum(meta.repeats for meta in shoppers),
         dead=sum(meta.dead for meta in shoppers) + sum(meta.dead for meta in shelves),
         ticks=sum(meta.ticks for meta in shoppers),
         segments=sum(meta.segments for meta in shelves),
         decisions=sum(meta.decisions for meta in shoppers) % 2**64,
-        positions=positions,
-        lag=lag,
     )
+    return summed, heads
 
 
 async def _lag(heads: dict[str, Head | None], log: Log) -> tuple[dict[tuple[str, int], int], dict[str, int]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from stream.cli.common import (
     PROBLEM,
     BrokerUrl,
     Json,
+    StoreUrl,
     codes,
     err,
     out,
@@ -25,10 +26,12 @@ from stream.cli.common import (
 if TYPE_CHECKING:
     from producers.replay import Progress, Summary
     from producers.source import Source
+    from stream.offline import Replayed
     from stream.reasons import Reason
     from stream.settings import Settings
 
 SIMULATOR = "simulator"
+Into = Literal["broker", "memory"]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,11 +42,18 @@ def register(app: typer.Typer) -> None:
 
 def replay(
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="A log (.jsonl, .jsonl.gz), - for standard input, complete-journey, or simulator."
+            help="A log (.jsonl, .jsonl.gz), - for standard input, complete-journey, or simulator. "
+            "With --into memory it may be left out: then the log on the broker."
         ),
-    ],
+    ] = None,
+    into: Annotated[
+        Into, typer.Option(help="broker: send the events. memory: process them here, touching nothing.")
+    ] = "broker",
+    digest: Annotated[
+        bool, typer.Option("--digest", help="With --into memory: print the digest, as `tidewise digest`.")
+    ] = False,
     speed: Annotated[
         float | None, typer.Option(help="A multiple of event time; default: as fast as possible.")
     ] = None,
@@ -62,6 +72,7 @@ def replay(
         Path | None, typer.Option(help="Keep the progress in this file; a later replay goes on from it.")
     ] = None,
     broker_url: BrokerUrl = None,
+    store_url: StoreUrl = None,
     json: Json = False,
 ) -> None:
     """Send recorded or simulated events, in event order, as fast as possible or at a pace.
@@ -69,26 +80,70 @@ def replay(
     Messages keep their event time as the header `received`, so that last year's log is judged as of then.
     What is sent twice counts once.
 
+    With --into memory they are processed in this process instead, and nothing is touched. Without SOURCE
+    that is the log as it stands on the broker, mail and ticks included: its digest is the one that the
+    workers must have reached, whatever happened to them on the way.
+
     Examples:
 
     - `tidewise replay events.jsonl.gz --resume events.state`
     - `tidewise replay complete-journey --limit 20000`
     - `tidewise replay simulator --speed 1` (traffic as it would come, for a quarter of an hour)
     - `zcat old/*.gz | tidewise replay - --speed 3600` (an hour in a second)
+    - `tidewise replay --into memory --digest` (compare with `tidewise digest`)
     """
     from producers.replay import replay as send
 
-    settings = settings_of(broker_url=broker_url)
+    settings = settings_of(broker_url=broker_url, store_url=store_url)
+    if source is None and into == "broker":
+        raise typer.BadParameter("what to send: a file, a data set or simulator", param_hint="SOURCE")
     if source == SIMULATOR and resume is not None:
         raise typer.BadParameter("a simulated shop cannot be resumed: it is simulated up to now")
     if speed is not None and speed <= 0:
         raise typer.BadParameter("must be above 0, for example 60: an hour in a minute", param_hint="--speed")
-    opened = _open(source, settings, speed, limit, events, seed)
+    opened = None if source is None else _open(source, settings, speed, limit, events, seed)
+    if opened is None or into == "memory":
+        _show_replayed(_into_memory(settings, opened), digest, json)
+        return
     with _progress(opened.total) as show:
         summary = wait_for(
             send(opened, settings, speed=speed, resume=resume, array_size=array_size, progress=show)
         )
     show_json(summary) if json else _show_summary(summary)
+
+
+def _into_memory(settings: Settings, source: Source | None) -> Replayed:
+    """Replay a source, or what stands on the broker; the store is only asked for the key that signs mail."""
+    from stream.cli.common import opened_store
+    from stream.cli.sources import in_memory
+    from stream.offline import replay, replay_topics
+
+    async def on_broker() -> Replayed:
+        async with opened_store(settings) as store:
+            key = settings.signing_key or (await store.deployment({})).get("signing_key", b"").decode()
+        return await replay_topics(settings, key.encode())
+
+    if source is None:
+        return wait_for(on_broker())
+    return wait_for(replay(settings, b"", in_memory(source, settings.partitions)))
+
+
+def _show_replayed(replayed: Replayed, digest: bool, json: bool) -> None:
+    from stream.digest import members
+
+    messages = {topic: len(sent) for topic, sent in sorted(replayed.outputs.items())}
+    found = {
+        "messages": messages,
+        "mail_missing": len(replayed.missing),
+        "mail_unexplained": len(replayed.strange),
+    }
+    if digest:
+        found = dict(members(replayed.digest))
+    if json:
+        show_json(found)
+    else:
+        for name, value in found.items():
+            out.print(f"{name:16} {value}", highlight=False)
 
 
 def _open(

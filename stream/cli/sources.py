@@ -1,16 +1,23 @@
-"""Sources that only the command line needs: a simulated shop, and the beginning of a log."""
+"""What only the command line needs of sources: a simulated shop, the beginning of a log, a log in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
 
+from producers.partition import partition_of
 from producers.simulator import Shop
 from producers.source import Entry, Source
+from stream.codec import Record
+from stream.offline import CHUNK, Chunks
 from stream.times import time_ms
+from stream.topics import CATALOG, EVENTS
+from stream.transport import StockRecord
 
 RATE = 20.0
 """Events a second of event time in the simulated shop."""
@@ -77,3 +84,21 @@ class First:
     def entries(self) -> Iterator[Entry]:
         """They."""
         return islice(self.source.entries(), self.limit)
+
+
+def in_memory(source: Source, partitions: int) -> Chunks:
+    """A source as the log that sending it would make, each event received at its own time."""
+    logs: dict[tuple[str, int], list[Record]] = defaultdict(list)
+    now_ms = time.time_ns() // 1_000_000
+    for entry in source.entries():
+        topic = CATALOG if entry.is_item else EVENTS
+        log = logs[topic.name, partition_of(entry.key, partitions)]
+        received = (("received", b"%d" % entry.time),) if entry.time else ()
+        log.append(StockRecord(len(log), entry.time or now_ms, entry.key.encode(), entry.data, received))
+
+    async def chunks(topic: str, partition: int) -> AsyncIterator[Sequence[Record]]:
+        log = logs[topic, partition]
+        for start in range(0, len(log), CHUNK):
+            yield log[start : start + CHUNK]
+
+    return chunks

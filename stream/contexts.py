@@ -1,0 +1,40 @@
+"""What the partitions of one worker share, made from the settings: for the live worker and for the replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from state.keys import Keys
+from stream import letters
+from stream.codec import Limits, Record
+from stream.core.engagement import Engine
+from stream.core.items import Items
+from stream.core.rows import Rows
+from stream.core.step import Counting
+from stream.core.trending import Popularity
+from stream.delivery import Output
+from stream.follower import Followed
+from stream.ownership import ItemPartitions
+from stream.settings import Settings
+from stream.shelf import Context as ShelfContext
+from stream.shopper import Context as ShopperContext
+
+
+class Contexts:
+    """``shopping`` for shopper partitions, ``shelving`` for item partitions."""
+
+    def __init__(self, settings: Settings, items: Items, follower: Followed, signing_key: bytes) -> None:
+        keys, limits, counting = Keys(settings.prefix), Limits.of(settings), Counting.of(settings)
+        part_of = ItemPartitions(items, settings.partitions)
+        rows = Rows(items, settings.row_pairs, settings.neighbors)
+        self.shopping = ShopperContext(
+            settings, keys, items, follower, counting, Engine.of(settings), limits, signing_key, part_of
+        )
+        self.shelving = ShelfContext(
+            settings, keys, items, follower, limits, part_of, rows, Popularity(items), counting.decay
+        )
+
+    def dead_letters(self, partition: int, topic: str, record: Record) -> Sequence[Output]:
+        """The dead letters of a record, made again from the log."""
+        shopping = self.shopping
+        return letters.remake(shopping.limits, shopping.signing_key, partition, topic, record)
