@@ -1,4 +1,4 @@
-"""Commands that look: `lookup`, `digest`, `doctor`."""
+"""Commands that look: `lookup`, `digest`, `doctor`, `mend`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from state.lookup import Lookup, ViewItem, ViewList
     from stream.digest import Digest
     from stream.doctor import Finding
+    from stream.mend import Mended, Misfit
     from stream.settings import Settings
 
 EPILOG = codes(PROBLEM, UNKNOWN)
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(lookup, name="lookup", help="Read what frontends read, and what is kept of a user.")
     app.command(epilog=codes(PROBLEM, UNSETTLED))(digest)
+    app.command(epilog=codes(PROBLEM))(mend)
     app.command(epilog=codes(PROBLEM))(doctor)
 
 
@@ -186,6 +188,62 @@ def digest(
     else:
         for name, value in members(found):
             out.print(f"{name:16} {value}", highlight=False)
+
+
+def mend(
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="beginning: the log was made anew. end, or an offset: go on there. Left out: only look.",
+            metavar="beginning|end|OFFSET",
+        ),
+    ] = None,
+    broker_url: BrokerUrl = None,
+    store_url: StoreUrl = None,
+    json: Json = False,
+) -> None:
+    """Look for positions that do not fit their logs, and set them where you say.
+
+    A worker refuses to run when a topic was deleted and made again, was cut, or lost events to retention
+    before they were read. What happened only you know:
+
+    - made anew: `--from beginning`; all of the new log counts, what was unread in the old one is lost.
+    - cut (a broker lost its newest records): `--from end`; nothing that was counted counts twice.
+    - retention: `--from beginning`; what was removed unread is lost.
+
+    The state stays as it is. To be exact instead, restore a backup, or replay the events under a new prefix.
+
+    Example: `tidewise mend`, then `tidewise mend --from beginning`
+    """
+    from stream.mend import examine
+    from stream.mend import mend as set_positions
+
+    if start is not None and start not in ("beginning", "end") and not start.isdecimal():
+        raise typer.BadParameter(f"{start} is neither beginning, end nor an offset", param_hint="--from")
+
+    async def work(settings: Settings) -> tuple[list[Misfit], list[Mended]]:
+        async with opened(settings) as (store, log):
+            misfits = await examine(settings, store, log)
+            return misfits, await set_positions(settings, store, misfits, start) if start else []
+
+    misfits, mended = wait_for(work(settings_of(broker_url=broker_url, store_url=store_url)))
+    if json:
+        show_json({"misfits": misfits, "mended": mended})
+    else:
+        _show_mended(misfits, mended)
+    raise SystemExit(PROBLEM if misfits and not mended else 0)
+
+
+def _show_mended(misfits: list[Misfit], mended: list[Mended]) -> None:
+    for each in misfits:
+        out.print(
+            f"{each.why}; the log now holds {each.begin} to {each.end}", highlight=False, soft_wrap=True
+        )
+    for one in mended:
+        out.print(f"{one.topic}/{one.partition}: position {one.was} set to {one.now}", highlight=False)
+    if not misfits:
+        out.print("every position fits its log", highlight=False)
 
 
 COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
