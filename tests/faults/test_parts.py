@@ -16,8 +16,6 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
-from redis import Redis
-from redis.exceptions import OutOfMemoryError
 
 from state.keys import Keys
 from state.redis import RedisStore
@@ -26,7 +24,6 @@ from stream.settings import Settings
 from stream.topics import EVENTS, INCREMENTS, RECOMMENDATIONS
 from tests.e2e.harness import Outside, WorkerProcess, environment, eventually, outside, stamp
 from tests.faults.proxy import HOST, Proxy, steady_port
-from tests.faults.servers import Cluster, Valkey
 from tests.faults.servers import Cluster, Valkey
 from tests.faults.worker import POINTS
 
