@@ -90,12 +90,36 @@ class Follower(Followed):
             if at.topic == NEIGHBORS.full(self._settings):
                 self._learn(records)
             elif records[-1].value is not None:
-                self._trending[at.partition] = records[-1].value
-                self.top = merge(self._trending.values(), 200)
+                self._rise(at.partition, records[-1])
+
+    def _rise(self, partition: int, record: Any) -> None:
+        """A partition's newest top list; one that cannot be read is passed over."""
+        held = self._trending | {partition: record.value}
+        try:
+            self.top, self._trending = merge(held.values(), 200), held
+        except ValueError as error:
+            _passed_over(record, error)
 
     def _learn(self, records: Sequence[Any]) -> None:
-        """Apply neighbour records; a tombstone (no value) is an item that nobody counts any more."""
+        """Apply neighbour records; a tombstone (no value) is an item that nobody counts any more.
+
+        A damaged record stays in the topic until somebody writes its key again: it must not stop a worker.
+        """
         present = [record for record in records if record.key and record.value is not None]
-        applied = self.hood.apply([r.key.decode() for r in present], [r.value for r in present])
+        try:
+            applied = self.hood.apply([r.key.decode() for r in present], [r.value for r in present])
+        except ValueError as error:
+            if len(present) == 1:
+                return _passed_over(present[0], error)
+            for record in present:
+                self._learn([record])
+            return None
         self.stale.update(applied.stale)
         self.flagged.update(applied.flagged)
+        return None
+
+
+def _passed_over(record: Any, error: ValueError) -> None:
+    log.error(
+        "a record cannot be read", topic=record.topic, key=record.key, offset=record.offset, error=str(error)
+    )

@@ -143,6 +143,9 @@ def unpack(message: bytes, items: Items) -> tuple[int, Increments]:
         layout, sender, n_items, n_segments, n, n_names = _HEADER.unpack_from(message)
         if layout != _FORMAT:
             raise ValueError(f"format {layout}, this version reads {_FORMAT}")
+        # First, for names learnt from damaged bytes would stay, and wrong counts would fill the memory.
+        if len(message) != _HEADER.size + 10 * n_items + n_names + 24 * n_segments + 12 * n:
+            raise ValueError("it is not as long as its header says")
         reader = _Reader(message, _HEADER.size)
         hashes = reader.array(np.uint64, n_items)
         lengths = reader.array(np.uint16, n_items)
@@ -150,11 +153,14 @@ def unpack(message: bytes, items: Items) -> tuple[int, Increments]:
         source, time = reader.array(np.int64, n_segments), reader.array(np.int64, n_segments)
         period, counts = reader.array(np.int32, n_segments), reader.array(np.uint32, n_segments)
         row, col, weight = (reader.array(np.uint32, n) for _ in range(3))
+        kind = (row >> _KIND_SHIFT).astype(np.uint8)
+        if counts.sum(dtype=np.int64) != n or (kind > HIT).any():
+            raise ValueError("its segments do not add up, or an entry is of no kind")
         segment = np.repeat(np.arange(n_segments), counts)
         return sender, Increments(
             ids[row & _INDEX_MASK],
             ids[col],
-            (row >> _KIND_SHIFT).astype(np.uint8),
+            kind,
             weight.astype(np.int64),
             source[segment],
             time[segment],
@@ -180,8 +186,10 @@ class _Reader:
 
 def _learn(hashes: NDArray[np.uint64], lengths: NDArray[np.uint16], joined: bytes, items: Items) -> I32:
     """Local ids of hashes; names are decoded only of items whose name is not known yet."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    if ends[-1:].sum() != len(joined):
+        raise ValueError("its names are not as long as it says")
     ids = items.ids_of_hashes(hashes)
-    ends = np.cumsum(lengths)
     for at, local in enumerate(ids.tolist()):
         if items.names[local] is None:
             items.add(joined[ends[at] - lengths[at] : ends[at]].decode())

@@ -72,7 +72,7 @@ class Similarity:
 
     def column_part(self, col_sum: F64) -> F32:
         """n_j^−b of ``col_sum`` [r]: [r], 1 where the sum is 0."""
-        known = np.where(col_sum > 0, col_sum, 1.0)
+        known = np.where(col_sum > 0, np.maximum(col_sum, _TINY), 1.0)
         return np.power(known, -self.column_exponent).astype(np.float32)
 
 

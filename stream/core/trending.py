@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
+from typing import Annotated
 
+import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -193,16 +195,33 @@ def top_record(
     )
 
 
+class _Scored(msgspec.Struct):
+    item: str
+    score: float
+
+
+class _Top(msgspec.Struct):
+    """What is read of a record of topic `trending`."""
+
+    hour: int
+    half_life_s: Annotated[float, msgspec.Meta(gt=0)]
+    items: list[_Scored]
+
+
+_decoder = msgspec.json.Decoder(_Top)
+
+
 def merge(records: Iterable[bytes], n: int) -> list[tuple[str, float]]:
     """One top list of ``n`` (name, score) from those of the partitions, ties by ascending hash.
 
     A partition that fell silent was scored at an earlier hour: its scores are decayed to the newest of all.
+    Raises ValueError when bytes are no such record.
     """
-    parts = [orjson.loads(record) for record in records]
-    now = max((part["hour"] for part in parts), default=0)
+    parts = [_decoder.decode(record) for record in records]
+    now = max((part.hour for part in parts), default=0)
     best: dict[str, float] = {}
     for part in parts:
-        factor = 2.0 ** (-(now - part["hour"]) * 3600 / part["half_life_s"])
-        for entry in part["items"]:
-            best[entry["item"]] = max(best.get(entry["item"], 0.0), entry["score"] * factor)
+        factor = 2.0 ** (-(now - part.hour) * 3600 / part.half_life_s)
+        for entry in part.items:
+            best[entry.item] = max(best.get(entry.item, 0.0), entry.score * factor)
     return sorted(best.items(), key=lambda found: (-found[1], item_hash(found[0])))[:n]
