@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka check bench clean
+.PHONY: help demo test test-kafka fuzz check bench clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -21,6 +21,9 @@ test: $(VENV)/installed-dev ## All tests, on the embedded broker and store
 
 test-kafka: $(VENV)/installed-dev ## The end-to-end suite on Apache Kafka (needs Java 17 and Maven)
 	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest tests/e2e tests/test_transport.py tests/test_admin.py tests/test_doctor.py
+
+fuzz: $(VENV)/installed-dev ## A million generated events: none crashes a worker, none is silently dropped
+	$(BIN)/python -m tests.fuzz --events 1000000 --json
 
 check: $(VENV)/installed-dev ## Lint, formatting, types and all tests
 	$(BIN)/ruff check .
