@@ -39,6 +39,8 @@ from stream.transport import BundleTransport, StockTransport, bundle_of
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+METADATA_MS = 10_000
+"""A topic deleted and made again is noticed within this time; Faust alone would take five minutes."""
 
 
 def faust_app(settings: Settings) -> faust.App:
@@ -59,6 +61,7 @@ def faust_app(settings: Settings) -> faust.App:
         broker_rebalance_timeout=settings.rebalance_timeout_s,
         broker_heartbeat_interval=settings.heartbeat_s,
         broker_request_timeout=max(90.0, settings.session_timeout_s),
+        consumer_metadata_max_age_ms=METADATA_MS,
         consumer_max_fetch_size=4 * settings.max_message_bytes,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=16,
