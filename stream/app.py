@@ -146,10 +146,9 @@ class Worker:
             except Exception as error:
                 log.exception("neighbours cannot be followed")
                 return self.fail(error)
-            for runner in self.runners.values():
-                if isinstance(runner.side, Shelf):
-                    runner.side.note(follower.stale, follower.flagged)
-            follower.stale.clear()
+            shelves = [runner.side for runner in self.runners.values() if isinstance(runner.side, Shelf)]
+            noted = [shelf.note(follower.stale, follower.flagged) for shelf in shelves]
+            follower.stale.difference_update(*noted)
             follower.flagged.clear()
             await asyncio.sleep(0.01)
 

@@ -112,8 +112,8 @@ class Shelf:
         (stored,) = await self.delivery.session.get([context.keys.meta(self.delivery.part)])
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
         await self._load(context.follower.hood.active(mine.astype(np.int32), context.popularity.hours))
-        # Flags may have changed while nobody owned the partition.
-        self.note(set(), set(np.flatnonzero(context.follower.hood.blocked).tolist()))
+        # Flags may have changed, and older records may have landed, while nobody here owned the partition.
+        self.note(context.follower.stale, set(np.flatnonzero(context.follower.hood.blocked).tolist()))
 
     async def handle(self, bundles: Sequence[Bundle]) -> None:
         """Fold what came into memory. Nothing is acknowledged before the next checkpoint."""
@@ -330,15 +330,20 @@ class Shelf:
             await self.ports.store.put_views([View(self.context.keys.trending(), view)])
             self._merged = top
 
-    def note(self, stale: Set[int], flagged: Set[int]) -> None:
-        """Publish again what an older record overwrote, and lists that hold an item whose flag changed."""
-        again = {at for at in stale if self._owner(at) == self.partition}
+    def note(self, stale: Set[int], flagged: Set[int]) -> set[int]:
+        """Publish again what an older record overwrote, and lists that hold an item whose flag changed.
+
+        Returns the stale ones that are of this partition.
+        """
+        mine = {at for at in stale if self._owner(at) == self.partition}
+        again = set(mine)
         if flagged:
             hood = self.context.follower.hood
             holders = np.flatnonzero(np.isin(hood.cols, list(flagged)).any(axis=1)).astype(np.int32)
             holders = holders[holders < len(self.context.items)]
             again.update(holders[self.context.part_of.of(holders) == self.partition].tolist())
         self.unpublished |= again
+        return mine
 
     def _owner(self, at: int) -> int:
         return int(self.context.part_of.of(np.array([at], dtype=np.int32))[0])
