@@ -99,7 +99,7 @@ def unpack_records(values: Sequence[bytes]) -> Records:
     if (lengths != _sizes(k)).any():
         raise ValueError("a neighbors record is not as long as its header says: its bytes are damaged")
     records = _columns(header, k, np.frombuffer(b"".join(values), dtype=np.uint32))
-    if not all(map(_counted, (records.row_sum, records.col_sum, records.weights))):
+    if not (_counted(records.row_sum) and _counted(records.col_sum) and _counted(records.weights)):
         raise ValueError("a neighbors record holds what no counting makes: its bytes are damaged")
     return records
 
