@@ -128,13 +128,20 @@ class Worker:
         gc.set_threshold(100_000, 20, 50)
         await self._app.start()
         log.info("worker started", broker=self.settings.bootstrap, group=self.settings.group)
+        crashed = asyncio.create_task(self._end_at_crash())
         await self._stopped.wait()
+        crashed.cancel()
         for runner in self.runners.values():
             runner.stop()
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=self.settings.stop_within_s / 2)
         await self._app.stop()
         following.cancel()
+
+    async def _end_at_crash(self) -> None:
+        """A service of Faust's that crashes leaves a process that does nothing: end it."""
+        await self._app._crashed.wait()
+        self.fail(self._app.crash_reason or Refused("Faust stopped without a reason"))
 
     async def _follow(self, follower: Follower) -> None:
         """Follow for ever; changed flags, and records that another worker overwrote, go to their owners."""

@@ -88,10 +88,6 @@ class LogMismatch(Exception):
     """The store's position and the log do not belong together: going on would lose or repeat events."""
 
 
-class Gap(Exception):
-    """A bundle begins beyond the partition's position: the log must be read again from there."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What a partition needs of the world."""
@@ -117,6 +113,8 @@ class Delivery:
     """The head, with the positions that a new partition begins at; `_held` is the one in the store."""
     session: Session = field(init=False)
     _held: Head = field(init=False)
+    _seen: dict[str, int] = field(default_factory=dict)
+    """How far bundles reached that began beyond the position."""
 
     reached: dict[str, Position] = field(init=False)
     """Where the next record of each topic is here: ahead of the head until the next transaction."""
@@ -144,10 +142,13 @@ class Delivery:
         head, _ = await self.session.claim(secrets.randbits(63), self.ports.now_ms())
         # Every transaction writes positions; a claim alone does not, so that this stops every owner to come.
         if not head.positions and await self.ports.store.has_state(self.part):
+            if await self.session.head() != head:
+                raise Fenced(f"another took {self.part} meanwhile, and wrote its first state")
             raise LogMismatch(f"partition {self.part} has state in the store but no position. " + _RESTORE)
         self._held = head
         self.head = Head(head.epoch, head.n, {t: await self._start(t, head) for t in self.topics})
         self.reached = dict(self.head.positions)
+        self._seen.clear()
         await self._publish_outbox()
         await self.ports.log.commit(self.partition, {t: self.position(t) for t in self.topics})
 
@@ -194,11 +195,14 @@ class Delivery:
     async def unread(self, bundles: Sequence[Bundle]) -> list[tuple[str, Sequence[Record]]]:
         """Batch 1: topics, and records without those that the position covers; then it moves on.
 
-        Raises Gap when records between are missing: then nothing has changed. Raises LogMismatch.
+        A bundle that begins beyond the position is left out, and remembered as a gap. Raises LogMismatch.
         """
         reached, found = dict(self.reached), []
         for bundle in bundles:
-            topic = next(topic for topic in self.topics if bundle.topic.endswith(topic))
+            topic = self._topic(bundle)
+            if bundle.first is not None and bundle.first > reached[topic].offset:
+                self._seen[topic] = max(bundle.next, self._seen.get(topic, 0))
+                continue
             records = await self._uncovered(topic, bundle, reached[topic])
             if records:
                 reached[topic] = _after(records[-1], reached[topic].base)
@@ -207,13 +211,23 @@ class Delivery:
         return found
 
     async def _uncovered(self, topic: str, bundle: Bundle, reached: Position) -> Sequence[Record]:
-        if bundle.first is not None and bundle.first > reached.offset:
-            raise Gap(f"{topic}/{self.partition}: read from {bundle.first}, the position is {reached.offset}")
         if not bundle.records or bundle.records[0].offset >= reached.offset:
             return bundle.records
         # Read twice, or the beginning of a log made anew, where nothing of this was counted?
         await self._check_log(topic, reached)
         return [record for record in bundle.records if record.offset >= reached.offset]
+
+    def gap(self) -> str:
+        """What was seen beyond the position while the records between are missing; empty: nothing."""
+        gaps = [(t, self.reached[t].offset, seen) for t, seen in self._seen.items()]
+        return ", ".join(f"{topic} {at} to {seen}" for topic, at, seen in gaps if at < seen)
+
+    def covers(self, bundle: Bundle) -> bool:
+        """Whether all of a bundle is before the position."""
+        return self.reached[self._topic(bundle)].offset >= bundle.next
+
+    def _topic(self, bundle: Bundle) -> str:
+        return next(topic for topic in self.topics if bundle.topic.endswith(topic))
 
     def advanced(self) -> Head:
         """The head of the transaction that has read what was reached."""

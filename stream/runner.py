@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from faust.types import EventT
 
 from state.store import Doubt, Fenced, StoreFull
-from stream.delivery import Delivery, Gap, LogMismatch
+from stream.delivery import Delivery, LogMismatch
 from stream.transport import Bundle, bundle_of
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ ATTEMPTS = 5
 VERIFY_S = 10.0
 """What silence would hide is looked for this often."""
 SEEK_AGAIN_S = 5.0
-"""After a seek, what Faust held before it comes first, each bundle a gap; later gaps need another seek."""
+"""After a seek, what Faust held before it comes first, and is a gap still; if this long, seek again."""
 _PUT_S = 0.5
 BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 
@@ -71,7 +71,7 @@ class Runner:
         self._held: list[EventT[Any]] = []
         self._stopping = False
         self._verify_at = 0.0
-        self._seek_for, self._seek_after = "", 0.0
+        self._anew, self._seek_after = False, 0.0
         self._failures, self._failed_at = 0, -1
 
     async def put(self, event: EventT[Any]) -> None:
@@ -114,9 +114,6 @@ class Runner:
         try:
             await self._process(events)
             return True
-        except Gap as gap:
-            self._seek_for = str(gap)
-            return True
         except LogMismatch as error:
             self._fatal(error)
             return False
@@ -134,19 +131,18 @@ class Runner:
         return await self._start_over()
 
     async def _process(self, events: list[EventT[Any]]) -> None:
-        now = asyncio.get_running_loop().time()
-        seeking = self._seek_for and now >= self._seek_after
+        delivery, now = self.side.delivery, asyncio.get_running_loop().time()
+        seeking = now >= self._seek_after and (self._anew or delivery.gap())
         if seeking or now >= self._verify_at:
             self._verify_at = now + VERIFY_S
-            await self.side.delivery.verify()
+            await delivery.verify()
         if seeking:
-            log.info("reading from the position", partition=self.name, reason=self._seek_for)
-            self._seek_for, self._seek_after = "", now + SEEK_AGAIN_S
+            log.info("reading from the position", partition=self.name, missing=delivery.gap())
+            self._anew, self._seek_after = False, now + SEEK_AGAIN_S
             await self._reread(self)
         if events:
             await self.side.handle([bundle_of(event) for event in events])
-            self._held += events
-            self._seek_for, self._seek_after = "", 0.0
+            self._held += [event for event in events if delivery.covers(bundle_of(event))]
         if await self.side.pulse(not self._inbox.empty()):
             self._acknowledge()
 
@@ -163,7 +159,7 @@ class Runner:
         while not self._inbox.empty():
             self._inbox.get_nowait()
         await asyncio.sleep(BACKOFF_S[0])
-        self._seek_for, self._seek_after = "started over", 0.0
+        self._anew, self._seek_after = True, 0.0
         return await self.retake()
 
     async def retake(self) -> bool:

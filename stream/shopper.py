@@ -148,7 +148,7 @@ class Shopper:
         self.alarms = Alarms({user: int(due) for user, due in timers.items()})
 
     async def handle(self, bundles: Sequence[Bundle]) -> None:
-        """Steps 1 to 4 of a batch; the caller acknowledges. Raises Gap, Fenced, Doubt, StoreFull."""
+        """Steps 1 to 4 of a batch; the caller acknowledges. Raises Fenced, Doubt, StoreFull."""
         unread = await self.delivery.unread(bundles)  # 1
         records = [record for _, some in unread for record in some]
         if not records:

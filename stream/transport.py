@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import aiokafka
+import structlog
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 
 from stream.codec import Record
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -79,6 +83,18 @@ class CommittedThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         return _mended(super()._create_worker_consumer(transport))
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit what is assigned. Faust would crash at an error; but the store holds the position."""
+        assigned = self.assignment()
+        given = {aiokafka.TopicPartition(*tp): at for tp, at in offsets.items() if tp in assigned}
+        try:
+            if given:
+                await self._ensure_consumer().commit(given)
+        except KafkaError as error:
+            log.warning("positions not shown to Kafka", error=repr(error))
+            return False
+        return True
 
 
 class BundleThread(CommittedThread):
