@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from state.keys import Keys
 from state.model import Put, View, Write, version
-from stream.codec import DeadLetter, Limits, Record, decode_catalog
+from stream.codec import DeadLetter, Limits, Listed, Record, decode_catalog
 from stream.core import views
 from stream.core.items import Items
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, pack_records
@@ -93,6 +93,7 @@ class Shelf:
         self.dirty: set[int] = set()
         self.unpublished: set[int] = set()
         self.letters: list[tuple[str, DeadLetter]] = []
+        self.forwards: list[tuple[int, Output]] = []
         self.published = 0
         self._next: dict[str, tuple[float, float]] = {}
         self._busy = False
@@ -184,8 +185,9 @@ class Shelf:
 
     async def _upsert(self, records: Sequence[Record]) -> None:
         """Catalogue events: the fields an event gives replace the item's; the others stay."""
-        found, dead = decode_catalog(records, self.context.limits)
+        listed, dead = decode_catalog(records, self.context.limits)
         self.letters += [(CATALOG.name, letter) for letter in dead]
+        found = self._mine(listed)
         ids = self.context.items.ids(item.item for item in found)
         await self._load(np.unique(ids))
         for at, item in zip(ids.tolist(), found, strict=True):
@@ -195,6 +197,15 @@ class Shelf:
         self.dirty.update(ids.tolist())
         self.unpublished.update(ids.tolist())
         self.meta.catalog += len(found)
+
+    def _mine(self, listed: Sequence[Listed]) -> list[Listed]:
+        """Those of this partition. The others are sent to theirs: sent twice, they say the same once more."""
+        ids = self.context.items.ids(item.item for item in listed)
+        owners = self.context.part_of.of(ids).tolist()
+        for owner, item in zip(owners, listed, strict=True):
+            if owner != self.partition:
+                self.forwards.append((owner, _forward(item)))
+        return [item for owner, item in zip(owners, listed, strict=True) if owner == self.partition]
 
     # What goes out
 
@@ -354,9 +365,11 @@ class Shelf:
             await self._publish()
         new = self.delivery.advanced()
         letters, self.letters = self.letters, []
+        forwards, self.forwards = self.forwards, []
         self.meta.dead += len(letters)
         effects = Effects(
             writes=self._writes(),
+            mail=forwards,
             dead=sorted({(topic, letter.offset) for topic, letter in letters}),
             dead_letters=[dead_letter(topic, self.partition, letter) for topic, letter in letters],
         )
@@ -377,3 +390,11 @@ class Shelf:
                 document = msgspec.msgpack.encode(self.catalog[at])
                 writes.append(Put(context.keys.catalog(part, name), document))
         return writes
+
+
+def _forward(item: Listed) -> Output:
+    """A catalogue event as a message of its own, received when the original was."""
+    names = ("type", "item", "time", *CATALOG_FIELDS)
+    given = {name: value for name in names if (value := getattr(item, name)) is not None}
+    received = (("received", b"%d" % item.received),)
+    return Output(CATALOG.name, item.item.encode(), msgspec.json.encode(given), received)

@@ -7,7 +7,17 @@ from typing import Any
 import orjson
 import pytest
 
-from stream.topics import DEAD_LETTERS, DECISIONS, ENGAGEMENTS, EVENTS, NEIGHBORS, RECOMMENDATIONS, TRENDING
+from stream.ownership import partition_of
+from stream.topics import (
+    CATALOG,
+    DEAD_LETTERS,
+    DECISIONS,
+    ENGAGEMENTS,
+    EVENTS,
+    NEIGHBORS,
+    RECOMMENDATIONS,
+    TRENDING,
+)
 from tests.e2e.harness import Outside, eventually, stamp
 
 
@@ -146,8 +156,6 @@ async def test_what_cannot_be_read_goes_to_dead_letters_and_nothing_else_is_lost
 
 
 async def test_out_of_stock_and_hidden_items_leave_the_lists(shop: Outside) -> None:
-    from stream.topics import CATALOG
-
     await shop.send({"type": "item", "item": "C", "name": "Cocoa", "stock": 0}, topic=CATALOG)
     await shop.send({"type": "item", "item": "H", "name": "Herbs", "hidden": True}, topic=CATALOG)
     for n in range(5):
@@ -183,6 +191,22 @@ async def test_what_was_bought_is_not_recommended_again(shop: Outside) -> None:
         return items if "C" in items and "B" not in items else []
 
     await eventually(listed, 5.0, lambda: shop.worker.log)
+
+
+async def test_a_catalogue_event_in_the_wrong_partition_reaches_its_item(shop: Outside) -> None:
+    owner = partition_of("lamp", shop.settings.partitions)
+    wrong = (owner + 1) % shop.settings.partitions
+    lamp = orjson.dumps({"type": "item", "item": "lamp", "name": "Lamp", "price": 20.0})
+    await shop.producer.send_and_wait(CATALOG.full(shop.settings), lamp, key=b"lamp", partition=wrong)
+
+    async def listed() -> Any:
+        return await shop.view("item:lamp")
+
+    view = await eventually(listed, 10.0, lambda: shop.worker.log)
+    assert (view["name"], view["price"]) == ("Lamp", 20.0)
+    prefix = shop.settings.prefix
+    kept = {key async for key in shop.redis.scan_iter(f"{prefix}:{{i*lamp")}
+    assert f"{prefix}:{{i{wrong}}}:catalog:lamp".encode() not in kept
 
 
 async def test_forget_erases_a_user(shop: Outside) -> None:
