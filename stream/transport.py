@@ -8,8 +8,8 @@ Faust's own; the agents read both through `bundle_of`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import aiokafka
@@ -29,6 +29,7 @@ class Bundle:
 
     ``first`` is the position the fetch began at (None when the transport does not tell) and ``next`` the one
     it reached; offsets missing between records are transaction markers, aborted or compacted-away records.
+    ``size`` counts the bytes of the values.
     """
 
     topic: str
@@ -36,6 +37,27 @@ class Bundle:
     records: Sequence[Record]
     first: int | None
     next: int
+    size: int = 0
+
+
+BUNDLE_BYTES = 1_048_576
+"""A bundle holds at most this many bytes of values, unless a single record is larger."""
+
+
+def cut(bundle: Bundle) -> Iterator[Bundle]:
+    """The bundle in pieces of at most `BUNDLE_BYTES`; the positions follow on from piece to piece.
+
+    A poll may hold thousands of arrays: far more than should wait in memory, or go into one transaction.
+    """
+    start, size, first = 0, 0, bundle.first
+    for at, record in enumerate(bundle.records):
+        more = len(record.value or b"")
+        if size + more > BUNDLE_BYTES and at > start:
+            reached = bundle.records[at - 1].offset + 1
+            yield replace(bundle, records=bundle.records[start:at], first=first, next=reached, size=size)
+            start, size, first = at, 0, reached
+        size += more
+    yield replace(bundle, records=bundle.records[start:], first=first, size=size)
 
 
 class BundleMessage(ConsumerMessage):
@@ -130,10 +152,13 @@ class BundleThread(CommittedThread):
         return Bundle(tp.topic, tp.partition, records, first, records[-1].offset + 1)
 
     async def seek_here(self, partition: TP, offset: int) -> None:
-        """Seek, in the thread that fetches. A seek begins a new run of positions."""
-        self._from.pop(partition, None)
-        self._sought.add(partition)
+        """Seek, in the thread that fetches. A seek begins a new run of positions.
+
+        aiokafka drops what it had fetched, and nothing waits between its look at the position and `_bundle`:
+        also a fetch under way gives what follows ``offset`` only.
+        """
         self.seek(partition, offset)
+        self._from[partition] = offset
 
     def _forget_all(self) -> None:
         self._sought.update(self._from)
@@ -178,7 +203,7 @@ class _Unread(dict[TP, int | None]):
 
 
 class BundleConsumer(driver.Consumer):
-    """Faust's consumer, one message a poll and partition."""
+    """Faust's consumer, a few messages a poll and partition: what came, in pieces."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -192,16 +217,17 @@ class BundleConsumer(driver.Consumer):
         await thread.call_thread(thread.seek_here, partition, offset)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
-        """Yield one message a partition. Stops when a rebalance begins, as Faust's own does."""
+        """Yield the pieces of a poll. Stops when a rebalance begins, as Faust's own does."""
         bundles, _ = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if not self.flow_active:
             await self.perform_seek()
             return
-        for tp, bundle in (bundles or {}).items():
+        pieces = ((tp, piece) for tp, bundle in (bundles or {}).items() for piece in cut(cast(Any, bundle)))
+        for tp, piece in pieces:
             if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
                 return
-            yield tp, self._message_of(tp, cast(Any, bundle))
+            yield tp, self._message_of(tp, piece)
 
     def _message_of(self, tp: TP, bundle: Bundle) -> BundleMessage:
         message = BundleMessage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import faust
 import pytest
 from aiokafka import AIOKafkaProducer
 from faust.transport.drivers import aiokafka as driver
-from faust.types import StreamT
+from faust.types import TP, StreamT
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream.app import faust_app
 from stream.settings import Settings
 from stream.topics import EVENTS
-from stream.transport import Bundle, BundleTransport, StockTransport, bundle_of
+from stream.transport import Bundle, BundleTransport, StockRecord, StockTransport, bundle_of, cut
 
 PARTS = 4
 
@@ -116,6 +119,42 @@ async def test_bundles_are_contiguous_and_the_next_worker_goes_on_behind_them(se
     async with Reader(settings) as later:
         await later.until(40)
     assert sorted(int(r.value or b"") for b in later.bundles for r in b.records) == list(range(120, 160))
+
+
+async def test_a_seek_back_while_a_fetch_waits_reads_again_from_there(settings: Settings) -> None:
+    await send(settings, [b"%d" % n for n in range(40)])
+    async with Reader(settings) as reader:
+        await reader.until(40)
+        for again in range(1, 4):
+            await asyncio.sleep(0.2)  # nothing comes: the next fetch waits
+            await reader.app.consumer.seek(TP(EVENTS.full(settings), 0), 2)
+            await reader.until(40 + 8 * again)
+            assert (reader.bundles[-1].first, reader.bundles[-1].next) == (2, 10)
+
+
+def record(offset: int, size: int) -> StockRecord:
+    return StockRecord(offset, 0, None, b"x" * size if size else None, ())
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.sampled_from([0, 1, 300, 500, 999, 1000, 1001, 5000])), min_size=1
+    )
+)
+def test_pieces_are_small_and_follow_on(drawn: list[tuple[int, int]]) -> None:
+    offsets = accumulate(step for step, _ in drawn)
+    records = [record(offset, size) for offset, (_, size) in zip(offsets, drawn, strict=True)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("stream.transport.BUNDLE_BYTES", 1000)
+        pieces = list(cut(Bundle("events", 3, records, 1, records[-1].offset + 5)))
+    assert [record for piece in pieces for record in piece.records] == records
+    assert [piece.first for piece in pieces] == [1, *(piece.next for piece in pieces[:-1])]
+    assert all(piece.next == piece.records[-1].offset + 1 for piece in pieces[:-1])
+    assert pieces[-1].next == records[-1].offset + 5
+    sizes = [[len(record.value or b"") for record in piece.records] for piece in pieces]
+    assert [piece.size for piece in pieces] == [sum(each) for each in sizes]
+    assert all(sum(each) <= 1000 or len(each) == 1 for each in sizes)
+    assert all(sum(one) + two[0] > 1000 for one, two in pairwise(sizes)), "no smaller than need be"
 
 
 @pytest.mark.kafka
