@@ -25,15 +25,14 @@ from stream.topics import CATALOG, DEAD_LETTERS, ENGAGEMENTS, EVENTS, INCREMENTS
 from stream.transport import Bundle
 from tests.simulation.world import SimWorker, World
 
-PARTITIONS = 2
 USERS = "abcd"
-SETTINGS = Settings(partitions=PARTITIONS, prefix="s")
+SETTINGS = Settings.model_validate({"partitions": 2, "prefix": "s"})
 CHECKPOINT_MS, PUBLISH_MS = 700, 100
 PULSE_S = 0.8
 
 
-def partition_of(key: str) -> int:
-    return ord(key) % PARTITIONS
+def partition_of(key: str, partitions: int) -> int:
+    return ord(key) % partitions
 
 
 class Event(msgspec.Struct, array_like=True):
@@ -85,6 +84,7 @@ def parse(record: Record) -> Event | None:
 
 def step(
     partition: int,
+    partitions: int,
     base: int,
     meta: Meta,
     counts: Mapping[str, int],
@@ -98,7 +98,7 @@ def step(
         if event is None:
             made.meta.dead += 1
             made.dead.append(record.offset)
-        elif event.sender < 0 and partition_of(event.key) != partition:
+        elif event.sender < 0 and partition_of(event.key, partitions) != partition:
             made.forwarded.append((source, event))
         elif drops and event.sender >= 0 and event.source <= made.meta.senders.get(event.sender, -1):
             made.meta.repeats += 1
@@ -136,8 +136,9 @@ class Counter:
     early = False
     """Whether results enter the memory before the transaction, and stay there after a failure."""
 
-    def __init__(self, partition: int, ports: Ports, keys: Keys) -> None:
+    def __init__(self, partition: int, partitions: int, ports: Ports, keys: Keys) -> None:
         self.partition = partition
+        self.partitions = partitions
         self.ports = ports
         self.keys = keys
         self.delivery = Delivery(f"u{partition}", partition, (EVENTS.name,), ports, keys)
@@ -158,7 +159,7 @@ class Counter:
             return
         await self._load({event.key for record in records if (event := parse(record)) is not None})
         base = self.delivery.base(EVENTS.name)
-        made = step(self.partition, base, self.meta, self.counts, records, self.drops)
+        made = step(self.partition, self.partitions, base, self.meta, self.counts, records, self.drops)
         new = self.delivery.advanced()
         effects = self._effects(made, records, version(new.epoch.term, new.n))
         if self.early:
@@ -193,13 +194,13 @@ class Counter:
     def _mail(self, made: Step) -> list[tuple[int, Output]]:
         """Segments go to the item partition of their number; a misrouted event to its user's partition."""
         mail: list[tuple[int, Output]] = []
-        for target in range(PARTITIONS):
-            if some := [each for each in made.segments if each[2] % PARTITIONS == target]:
+        for target in range(self.partitions):
+            if some := [each for each in made.segments if each[2] % self.partitions == target]:
                 value = msgspec.json.encode(Mail(self.partition, some))
                 mail.append((target, Output(INCREMENTS.name, None, value)))
         for source, event in made.forwarded:
             value = msgspec.json.encode(Event(event.key, event.number, self.partition, source))
-            mail.append((partition_of(event.key), Output(EVENTS.name, None, value)))
+            mail.append((partition_of(event.key, self.partitions), Output(EVENTS.name, None, value)))
         return mail
 
     async def pulse(self, busy: bool) -> bool:
@@ -313,7 +314,7 @@ class CounterWorker(SimWorker):
     async def _take(self, name: str) -> None:
         partition, keys = int(name[1:]), self.world.server.data.keys
         side: Counter | Keeper = (
-            Counter(partition, self._ports, keys)
+            Counter(partition, self.world.partitions, self._ports, keys)
             if name[0] == "u"
             else Keeper(partition, self._ports, keys, self.shared)
         )
@@ -327,12 +328,12 @@ class CounterWorld(World):
     """A dozen events, counted."""
 
     settings = SETTINGS
-    partitions = PARTITIONS
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
+        self.partitions = self.rng.choice((1, 2))
         self.sent: list[tuple[int, Event | None]] = []
-        self.stocked = [0] * PARTITIONS
+        self.stocked = [0] * self.partitions
 
     def worker(self, name: str) -> SimWorker:
         return CounterWorker(self, name)
@@ -342,14 +343,14 @@ class CounterWorld(World):
         for number in range(1, rng.randint(4, 12)):
             if rng.random() < 0.3:
                 await asyncio.sleep(rng.random() * rng.choice((0.05, 0.3, 1.0)))
-            partition, what = rng.randrange(PARTITIONS), rng.random()
+            partition, what = rng.randrange(self.partitions), rng.random()
             if what < 0.15:
                 self.stocked[partition] += number
                 self.log.append(CATALOG.name, partition, None, b"%d" % number)
                 continue
             event = None if what < 0.22 else Event(rng.choice(USERS), number)
             if event is not None and rng.random() < 0.7:
-                partition = partition_of(event.key)
+                partition = partition_of(event.key, self.partitions)
             self.sent.append((partition, event))
             value = b"poison" if event is None else msgspec.json.encode(event)
             self.log.append(EVENTS.name, partition, None, value)
@@ -357,7 +358,8 @@ class CounterWorld(World):
     # What is true
 
     async def wrong(self) -> str:
-        made = [step(p, 0, Meta(), {}, self._records(EVENTS.name, p)) for p in range(PARTITIONS)]
+        n = self.partitions
+        made = [step(p, n, 0, Meta(), {}, self._records(EVENTS.name, p)) for p in range(n)]
         return (
             self._wrong_counts(made)
             or self._wrong_state(made)
@@ -395,7 +397,7 @@ class CounterWorld(World):
         wanted: dict[str, int] = {f"catalog{p}": n for p, n in enumerate(self.stocked) if n}
         for _, event in self.sent:
             if event is not None:
-                name = f"{event.key}{event.number % PARTITIONS}"
+                name = f"{event.key}{event.number % self.partitions}"
                 wanted[name] = wanted.get(name, 0) + event.number
         keys = self.server.data.keys
         for name, true in wanted.items():

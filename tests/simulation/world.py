@@ -255,7 +255,7 @@ class Group:
         if not members:
             return
         for side, topics in INPUTS.items():
-            for partition in range(world.settings.partitions):
+            for partition in range(world.partitions):
                 owner = rng.choice(members)
                 self.owner.update({TP(topic, partition): owner for topic in topics})
                 world.net.note("owner", f"{side}{partition}", owner.host.name)
@@ -379,7 +379,7 @@ class World:
 
     def _unread(self) -> str:
         for side, topics in INPUTS.items():
-            for partition in range(self.settings.partitions):
+            for partition in range(self.partitions):
                 key = self.server.data.keys.head(f"{side}{partition}")
                 stored = self.server.data.strings.get(key)
                 positions = Head.unpack(stored).positions if stored is not None else {}
