@@ -26,10 +26,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from producers.envelope import InvalidEvent, demand_valid, envelope_of, with_id
-from producers.partition import partition_of
 from stream.admin import BrokerError
 from stream.codec import Limits
 from stream.events import CatalogItem, Event
+from stream.ownership import partition_of
 from stream.reasons import Reason, reason
 from stream.settings import Settings
 from stream.topics import CATALOG, EVENTS, Topic

@@ -7,8 +7,8 @@ whole. Whatever looks doubtful on the way is judged singly, by `_fault`, and tak
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import compress
@@ -24,6 +24,7 @@ from stream.events import (
     CODE,
     ENGAGEMENT_KINDS,
     IMPRESSIONS,
+    MAIL_TYPE,
     OTHER,
     REQUIRED,
     RESERVED,
@@ -33,8 +34,11 @@ from stream.events import (
     Event,
     bounded,
 )
+from stream.forward import Mail, is_mail, open_mail
+from stream.mail import source_of
 from stream.reasons import Reason, explain, reason
 from stream.settings import Settings
+from stream.signing import Verify, said_by_tick
 from stream.times import time_ms, time_text, times_ms
 
 __all__ = [
@@ -47,6 +51,7 @@ __all__ = [
     "check",
     "decode",
     "decode_catalog",
+    "parts",
 ]
 
 I64 = NDArray[np.int64]
@@ -54,7 +59,6 @@ I32 = NDArray[np.int32]
 U64 = NDArray[np.uint64]
 U8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
-Verify = Callable[[int, str], bool]
 M = TypeVar("M", Event, CatalogItem)
 
 
@@ -82,13 +86,13 @@ class Columns:
     """What a bundle of records becomes: E events in log order, N interactions (one an item), in order."""
 
     offset: I64
-    """[E] record offset."""
+    """[E] record offset, of mail its own."""
     index: I32
     """[E] position of the event within its message, 0 for a single event."""
     time: I64
     """[E] event time, ms since 1970 UTC."""
     received: I64
-    """[E] ms: the least of the record's timestamp and its header `received`."""
+    """[E] ms: the least of the record's timestamp and its header `received`; of mail what it says."""
     kind: U8
     """[E] code of the type, `OTHER` or `TICK`."""
     units: I64
@@ -103,6 +107,30 @@ class Columns:
     """[N] local item id."""
     details: dict[int, Event]
     """Event number → the event, for types that engagement looks at."""
+    sender: I32
+    """[E] partition that forwarded the event as mail, −1: none did."""
+    source: I64
+    """[E] source position there (`source_of`), 0 without a sender."""
+
+    def take(self, keep: Bool) -> Columns:
+        """The events for which ``keep`` [E] is true, numbered anew."""
+        number = np.cumsum(keep, dtype=np.int32) - 1
+        held = keep[self.event]
+        return Columns(
+            offset=self.offset[keep],
+            index=self.index[keep],
+            time=self.time[keep],
+            received=self.received[keep],
+            kind=self.kind[keep],
+            units=self.units[keep],
+            user=list(compress(self.user, keep)),
+            id=self.id[keep],
+            event=number[self.event[held]],
+            item=self.item[held],
+            details={int(number[at]): event for at, event in self.details.items() if keep[at]},
+            sender=self.sender[keep],
+            source=self.source[keep],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +367,12 @@ def _elements(value: bytes) -> list[bytes]:
     return [bytes(raw) for raw in _ELEMENTS.decode(value)]
 
 
+def parts(value: bytes) -> list[bytes]:
+    """The events of a readable message as they were received, without the space around them."""
+    bare = value.strip()
+    return _elements(bare) if bare.startswith(b"[") else [bare]
+
+
 def _letter(record: Record, index: int, why: Reason, value: bytes) -> DeadLetter:
     return DeadLetter(record.offset, None if index < 0 else index, why, value, record.key, record.timestamp)
 
@@ -357,7 +391,11 @@ def _letters(records: Sequence[Record], read: _Read[M], faults: dict[int, Reason
                 elements[number] = _elements(value)
             value = elements[number][index]
         letters.append(_letter(records[number], index, why, value))
-    return sorted(letters, key=lambda letter: (letter.offset, -1 if letter.index is None else letter.index))
+    return sorted(letters, key=_place)
+
+
+def _place(letter: DeadLetter) -> tuple[int, int]:
+    return letter.offset, -1 if letter.index is None else letter.index
 
 
 def _received(records: Sequence[Record]) -> I64:
@@ -383,14 +421,16 @@ def _fault(
     if future is not None:
         return future
     if event.type == TICK_TYPE:
-        signed = event.sig is not None and verify(time, event.sig)
+        signed = event.sig is not None and verify(said_by_tick(time), event.sig)
         return None if signed else reason("unsigned", "sig", _quoted(event.sig), "the deployment's signature")
     if event.type.startswith(RESERVED):
-        return reason(
-            "unsupported", "type", _quoted(event.type), f"a type that does not begin with {RESERVED}"
-        )
+        return _reserved(event.type)
     lacking = event.lacks()
     return None if lacking is None else reason("missing-field", lacking[0], "", " or ".join(lacking))
+
+
+def _reserved(kind: str) -> Reason:
+    return reason("unsupported", "type", _quoted(kind), f"a type that does not begin with {RESERVED}")
 
 
 def _future(text: str, time: int, received: int, limits: Limits) -> Reason | None:
@@ -471,9 +511,19 @@ def decode(
 ) -> tuple[Columns, list[DeadLetter]]:
     """Decode and validate the records of a bundle. Never raises because of what they hold.
 
-    ``items`` learns the names that appear in accepted events, ``verify`` tells the partition's own ticks.
-    One bad event of an array costs only itself. About 2 µs an event in bundles of 2,000.
+    ``items`` learns the names that appear in accepted events, ``verify`` tells the partition's own ticks and
+    mail. One bad event of an array costs only itself. About 2 µs an event in bundles of 2,000.
     """
+    if not any(is_mail(record.value) for record in records):
+        return _decode(records, items, limits, verify)
+    post = _Post.of(records, verify)
+    columns, dead = _decode(post.opened, items, limits, verify)
+    return post.stamp(columns), post.letters(dead)
+
+
+def _decode(
+    records: Sequence[Record], items: Items, limits: Limits, verify: Verify
+) -> tuple[Columns, list[DeadLetter]]:
     read = _read(records, _event_readers(limits.max_id_length, limits.max_event_items), limits)
     received = _received(records)[np.array(read.record, dtype=np.int64)]
     facts = _Facts.of(read.events)
@@ -509,6 +559,8 @@ def _columns(
         event=event,
         item=item,
         details={at: read.events[at] for at in np.flatnonzero(_DETAILED[facts.kind]).tolist()},
+        sender=np.full(len(time), -1, dtype=np.int32),
+        source=np.zeros(len(time), dtype=np.int64),
     )
 
 
@@ -552,6 +604,68 @@ def _interactions(facts: _Facts, items: Items, limits: Limits) -> tuple[I32, I32
         chosen = [act and name is not None for act, name in zip(acts[event].tolist(), names, strict=True)]
         event, names = event[chosen], list(compress(names, chosen))
     return event, items.ids(cast(list[str], names))
+
+
+# Mail
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The record of a forwarded event, as if it had come here at once."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """A bundle with mail: its records by offset, all that can be read on with mail opened, and the rest."""
+
+    records: dict[int, Record]
+    opened: list[Record]
+    mail: dict[int, Mail]
+    refused: list[DeadLetter]
+
+    @classmethod
+    def of(cls, records: Sequence[Record], verify: Verify) -> _Post:
+        post = cls({record.offset: record for record in records}, [], {}, [])
+        for record in records:
+            value = record.value or b""
+            mail = open_mail(value, verify) if is_mail(value) else None
+            if isinstance(mail, Reason):
+                post.refused.append(_letter(record, -1, mail, value))
+            elif mail is None:
+                post.opened.append(record)
+            else:
+                post.mail[record.offset] = mail
+                post.opened.append(_Opened(record.offset, mail.received, record.key, bytes(mail.body)))
+        return post
+
+    def stamp(self, columns: Columns) -> Columns:
+        """With the senders and source positions of what came as mail."""
+        came = [
+            (at, self.mail[offset])
+            for at, offset in enumerate(columns.offset.tolist())
+            if offset in self.mail
+        ]
+        events = [at for at, _ in came]
+        sender, source = columns.sender, columns.source
+        sender[events] = [mail.source[0] for _, mail in came]
+        places = np.array([mail.source[1:] for _, mail in came], dtype=np.int64).reshape(-1, 2)
+        source[events] = source_of(places[:, 0], places[:, 1])
+        return columns
+
+    def letters(self, dead: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Dead letters in order; of mail the whole message, as it stands in the log."""
+        found = [self._whole(letter) if letter.offset in self.mail else letter for letter in dead]
+        return sorted([*found, *self.refused], key=_place)
+
+    def _whole(self, letter: DeadLetter) -> DeadLetter:
+        record = self.records[letter.offset]
+        return replace(letter, value=record.value or b"", timestamp=record.timestamp)
 
 
 # The catalogue
@@ -605,6 +719,8 @@ def check(data: bytes, limits: Limits) -> list[Reason]:
 
     A fault in an array's element has the element's index before its field. About 5 µs an event.
     """
+    if is_mail(data):
+        return [_reserved(MAIL_TYPE)]
     strict = _event_readers(limits.max_id_length, limits.max_event_items).strict
     found = ((at, _judged(event, limits)) for at, event, _ in _read_closely(data, strict, limits))
     return [_in_element(at, why) for at, why in found if why is not None]

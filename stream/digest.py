@@ -30,7 +30,10 @@ _MODULUS = 2**128
 
 
 class Digest(msgspec.Struct):
-    """The whole, and its parts for finding out what differs."""
+    """The whole, its parts for finding out what differs, and what became of the log's elements (`Status`).
+
+    ``digest`` does not depend on these: events that took a detour, or came twice as mail, count the same.
+    """
 
     digest: str
     users: int
@@ -44,6 +47,10 @@ class Digest(msgspec.Struct):
     events: int
     repeats: int
     dead_letters: int
+    ticks: int
+    forwarded: int
+    mail: int
+    mail_repeats: int
 
 
 _READ_S = 1.0
@@ -112,6 +119,10 @@ async def sum_up(settings: Settings, store: Store, settled: Status) -> Digest:
         events=settled.events,
         repeats=settled.repeats,
         dead_letters=settled.dead,
+        ticks=settled.ticks,
+        forwarded=settled.forwarded,
+        mail=settled.mail,
+        mail_repeats=settled.mail_repeats,
     )
 
 

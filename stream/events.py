@@ -48,6 +48,7 @@ TICK = 255
 RESERVED = "tidewise."
 """Types that begin so are the system's own."""
 TICK_TYPE = RESERVED + "tick"
+MAIL_TYPE = RESERVED + "mail"
 
 ENGAGEMENT_KINDS = frozenset(
     {

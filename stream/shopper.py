@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -30,13 +30,14 @@ from stream.follower import Followed
 from stream.letters import dead_letter
 from stream.mail import Packer
 from stream.ownership import ItemPartitions
+from stream.routing import Routed, Router
 from stream.settings import Settings
 from stream.signing import tick_event, verifier
 from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS, INCREMENTS, RECOMMENDATIONS
 from stream.transport import Bundle
 
 I64 = NDArray[np.int64]
-_META_FORMAT = 1
+_META_FORMAT = 2
 TICK_EVERY_MS = 2000
 """Between two ticks of a partition: the broker's clock may be behind the worker's."""
 NAMES_WITHIN_S = 10.0
@@ -46,7 +47,9 @@ NAMES_WITHIN_S = 10.0
 class Meta(msgspec.Struct, array_like=True):
     """A shopper partition's own state: watermark, tallies, decision hash (MessagePack array).
 
-    ``live`` tells whether the event that last raised the watermark was fresh when received.
+    ``live`` tells whether the event that last raised the watermark was fresh when received. Elements of the
+    log = accepted + repeats + dead + ticks + forwarded + mail_repeats; ``mail`` of those accepted or repeated
+    came as mail. ``senders`` are the last source positions of mail.
     """
 
     format: int = _META_FORMAT
@@ -57,6 +60,10 @@ class Meta(msgspec.Struct, array_like=True):
     repeats: int = 0
     dead: int = 0
     ticks: int = 0
+    forwarded: int = 0
+    mail: int = 0
+    mail_repeats: int = 0
+    senders: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,7 @@ class Shopper:
         part = f"u{self.partition}"
         self.delivery = Delivery(part, self.partition, (EVENTS.name,), self.ports, context.keys)
         self._verify = verifier(context.signing_key, self.partition)
+        self._router = Router(self.partition, context.settings.partitions, context.signing_key)
         self._packer = Packer(context.items, self.partition)
         self._forget_cache()
 
@@ -153,21 +161,25 @@ class Shopper:
         records = [record for _, some in unread for record in some]
         if not records:
             return
-        columns, dead = self._decode(records)
+        routed, dead = self._decode(records)
+        columns = routed.columns
         view, user = await self._load(columns)
         result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
         await self._owners(result)
         new = self.delivery.advanced()
-        meta = self._tally(result, columns, dead, records)
-        effects = self._effects(new.epoch.term, new.n, view, result, columns, dead, meta)
+        meta = self._tally(result, routed, dead, records)
+        effects = self._effects(new.epoch.term, new.n, view, result, routed, dead, meta)
         await self.delivery.transact(new, effects)  # 3
         self._keep(view, result, meta)
+        self.table.forget(routed.strangers)
         await self.delivery.publish(effects)  # 4
 
-    def _decode(self, records: Sequence[Record]) -> tuple[Columns, list[DeadLetter]]:
-        context = self.context
-
-        return decode(records, context.items, context.limits, self._verify)
+    def _decode(self, records: Sequence[Record]) -> tuple[Routed, list[DeadLetter]]:
+        """What counts here, what goes on, and dead letters."""
+        context, base = self.context, self.delivery.base(EVENTS.name)
+        columns, dead = decode(records, context.items, context.limits, self._verify)
+        columns = replace(columns, offset=columns.offset + base)
+        return self._router.route(columns, records, base, self.table, self.meta.senders), dead
 
     async def _load(self, columns: Columns) -> tuple[View, I64]:
         """The state a batch touches; what is not in memory comes in one MGET."""
@@ -210,9 +222,10 @@ class Shopper:
                 await asyncio.sleep(0.02)
 
     def _tally(
-        self, result: Result, columns: Columns, dead: Sequence[DeadLetter], records: Sequence[Record]
+        self, result: Result, routed: Routed, dead: Sequence[DeadLetter], records: Sequence[Record]
     ) -> Meta:
-        meta, ticks = self.meta, columns.user.count("")
+        meta, columns = self.meta, routed.columns
+        ticks = columns.user.count("")
         accepted = int(np.count_nonzero(result.fresh))
         return msgspec.structs.replace(
             meta,
@@ -223,6 +236,10 @@ class Shopper:
             repeats=meta.repeats + len(columns.time) - ticks - accepted,
             dead=meta.dead + len(dead),
             ticks=meta.ticks + ticks,
+            forwarded=meta.forwarded + len(routed.mail),
+            mail=meta.mail + int(np.count_nonzero(columns.sender >= 0)),
+            mail_repeats=meta.mail_repeats + routed.repeats,
+            senders=routed.senders,
         )
 
     def _is_live(self, columns: Columns, event: int, records: Sequence[Record]) -> bool:
@@ -230,7 +247,8 @@ class Shopper:
 
         A replayed event says it was received long ago; it must not let this year's clock fire its timers.
         """
-        at = bisect_left(records, columns.offset[event], key=lambda record: record.offset)
+        offset = columns.offset[event] - self.delivery.base(EVENTS.name)
+        at = bisect_left(records, offset, key=lambda record: record.offset)
         age_ms = records[at].timestamp - int(columns.time[event])
         return age_ms <= self.context.settings.tick_live_s * 1000
 
@@ -240,10 +258,11 @@ class Shopper:
         n: int,
         view: View,
         result: Result,
-        columns: Columns,
+        routed: Routed,
         dead: Sequence[DeadLetter],
         meta: Meta,
     ) -> Effects:
+        columns = routed.columns
         touched = np.flatnonzero(result.last >= 0)
         return Effects(
             writes=[*self._writes(view, result, touched), self._put_meta(meta)],
@@ -251,7 +270,7 @@ class Shopper:
                 *self._lists(version(term, n), view, result, columns, touched),
                 *self._messages(result, columns),
             ],
-            mail=self._mail(result),
+            mail=[*self._mail(result), *routed.mail],
             dead=sorted({(EVENTS.name, letter.offset) for letter in dead}),
             dead_letters=[dead_letter(EVENTS.name, self.partition, letter) for letter in dead],
         )

@@ -10,26 +10,26 @@ import msgspec
 from stream.events import TICK_TYPE
 from stream.times import time_text
 
-Verify = Callable[[int, str], bool]
-"""(time in ms, signature) → whether a tick is this partition's own."""
+Verify = Callable[[bytes, str], bool]
+"""(what is said, signature) → whether a worker said it to this partition."""
 
 
-def sign_tick(key: bytes, partition: int, time_ms: int) -> str:
-    """HMAC-SHA256 in hexadecimal over the partition and the time, so that a tick counts nowhere else."""
-    return hmac.digest(key, b"tick\0%d\0%d" % (partition, time_ms), "sha256").hex()
-
-
-def verify_tick(key: bytes, partition: int, time_ms: int, sig: str) -> bool:
-    """Whether the signature is right, in constant time."""
-    return hmac.compare_digest(sign_tick(key, partition, time_ms).encode(), sig.encode())
+def sign(key: bytes, partition: int, said: bytes) -> str:
+    """HMAC-SHA256 in hexadecimal over a partition and what is said to it: it counts nowhere else."""
+    return hmac.digest(key, b"%d\0%b" % (partition, said), "sha256").hex()
 
 
 def verifier(key: bytes, partition: int) -> Verify:
-    """`verify_tick` for one partition."""
-    return lambda time_ms, sig: verify_tick(key, partition, time_ms, sig)
+    """Tells, in constant time, whether a signature for one partition is right."""
+    return lambda said, sig: hmac.compare_digest(sign(key, partition, said).encode(), sig.encode())
+
+
+def said_by_tick(time_ms: int) -> bytes:
+    """What a tick says."""
+    return b"tick\0%d" % time_ms
 
 
 def tick_event(key: bytes, partition: int, time_ms: int) -> bytes:
     """The message that lets time pass in a silent partition."""
-    tick = {"type": TICK_TYPE, "time": time_text(time_ms), "sig": sign_tick(key, partition, time_ms)}
-    return msgspec.json.encode(tick)
+    sig = sign(key, partition, said_by_tick(time_ms))
+    return msgspec.json.encode({"type": TICK_TYPE, "time": time_text(time_ms), "sig": sig})

@@ -21,13 +21,16 @@ INPUTS = {"u": (EVENTS.name,), "i": (INCREMENTS.name, CATALOG.name)}
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Sums over the partitions. ``positions`` by topic and partition; ``lag`` by topic: records
-    between the store's positions and the log's ends."""
+    """Sums over the partitions, as in the shopper's and the shelf's `Meta`. ``positions`` by topic and
+    partition; ``lag`` by topic: records between the store's positions and the log's ends."""
 
     events: int
     repeats: int
     dead: int
     ticks: int
+    forwarded: int
+    mail: int
+    mail_repeats: int
     segments: int
     decisions: int
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -60,6 +63,9 @@ async def tallies(settings: Settings, store: Store) -> tuple[Status, dict[str, H
         repeats=sum(meta.repeats for meta in shoppers),
         dead=sum(meta.dead for meta in shoppers) + sum(meta.dead for meta in shelves),
         ticks=sum(meta.ticks for meta in shoppers),
+        forwarded=sum(meta.forwarded for meta in shoppers),
+        mail=sum(meta.mail for meta in shoppers),
+        mail_repeats=sum(meta.mail_repeats for meta in shoppers),
         segments=sum(meta.segments for meta in shelves),
         decisions=sum(meta.decisions for meta in shoppers) % 2**64,
     )

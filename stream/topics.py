@@ -58,5 +58,13 @@ TOPICS = (
 
 def config_of(topic: Topic, settings: Settings) -> dict[str, str]:
     """The topic's configuration; dead letters take twice what events do, internal mail eight times."""
-    factor = {DEAD_LETTERS.name: 2, INCREMENTS.name: 8, NEIGHBORS.name: 2}.get(topic.name, 1)
-    return topic.config | {"max.message.bytes": str(settings.max_message_bytes * factor)}
+    sent = settings.max_message_bytes
+    # The largest event still fits when it is forwarded: mail adds the user as the key, and a frame.
+    mail = sent + 4 * settings.max_id_length + 1024
+    most = {
+        EVENTS.name: mail,
+        DEAD_LETTERS.name: 2 * mail,
+        INCREMENTS.name: 8 * sent,
+        NEIGHBORS.name: 2 * sent,
+    }
+    return topic.config | {"max.message.bytes": str(most.get(topic.name, sent))}

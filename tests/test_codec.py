@@ -98,6 +98,8 @@ def test_types_of_the_columns() -> None:
             "id": "uint64",
             "event": "int32",
             "item": "int32",
+            "sender": "int32",
+            "source": "int64",
         }
 
 

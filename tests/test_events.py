@@ -32,7 +32,7 @@ from stream.events import (
 )
 from stream.reasons import Code
 from stream.settings import Settings
-from stream.signing import sign_tick, tick_event, verifier, verify_tick
+from stream.signing import said_by_tick, sign, tick_event, verifier
 from stream.times import END_MS, FIRST_MS, time_ms, time_text, times_ms
 from tests.corpus.events import EXAMPLES, without
 
@@ -230,14 +230,15 @@ def test_text_of_a_time_is_read_back(ms: int) -> None:
 def test_ticks_verify_only_for_their_key_partition_and_time(
     key: bytes, partition: int, ms: int, forged: str
 ) -> None:
-    sig = sign_tick(key, partition, ms)
+    said = said_by_tick(ms)
+    sig = sign(key, partition, said)
     tick = msgspec.json.decode(tick_event(key, partition, ms), type=Event)
     assert tick.sig == sig and time_ms(tick.time) == ms
-    assert verify_tick(key, partition, ms, sig) and verifier(key, partition)(ms, sig)
-    assert not verify_tick(key + b"x", partition, ms, sig)
-    assert not verify_tick(key, partition + 1, ms, sig)
-    assert not verify_tick(key, partition, ms + 1, sig)
-    assert not verify_tick(key, partition, ms, forged)
+    assert verifier(key, partition)(said, sig)
+    assert not verifier(key + b"x", partition)(said, sig)
+    assert not verifier(key, partition + 1)(said, sig)
+    assert not verifier(key, partition)(said_by_tick(ms + 1), sig)
+    assert not verifier(key, partition)(said, forged)
 
 
 def test_codes_number_the_kinds() -> None:

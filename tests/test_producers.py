@@ -26,13 +26,13 @@ from producers.datasets import DatasetError, complete_journey, open_dataset
 from producers.datasets.complete_journey import CompleteJourney
 from producers.envelope import faults, with_id
 from producers.logs import EventLog, LogError, read_lines
-from producers.partition import partition_of
 from producers.source import Entry
 from stream.admin import BrokerError, create_topics
 from stream.codec import Limits, decode
 from stream.core.items import Items
 from stream.embedded import EmbeddedBroker, free_port
 from stream.events import CatalogItem, Event
+from stream.ownership import partition_of
 from stream.settings import Settings
 from stream.topics import CATALOG, EVENTS, Topic
 

@@ -10,11 +10,11 @@ from itertools import islice
 
 import msgspec
 
-from producers.partition import partition_of
 from producers.simulator import Shop
 from producers.source import Entry, Source
 from stream.codec import Record
 from stream.offline import CHUNK, Chunks
+from stream.ownership import partition_of
 from stream.times import time_ms
 from stream.topics import CATALOG, EVENTS
 from stream.transport import StockRecord
