@@ -27,6 +27,8 @@ from stream.codec import Record
 from stream.transport import Bundle
 
 _FORMAT = 1
+_AHEAD_S = 0.3
+"""Wait for a record that is there or not: behind the last one there may be transaction markers."""
 
 
 class Log(Protocol):
@@ -169,6 +171,19 @@ class Delivery:
             raise Fenced(f"the head of {self.part} is not what this worker wrote")
         for topic in self.topics:
             await self._check_log(topic, self.reached[topic])
+
+    async def look_ahead(self) -> None:
+        """While nothing comes: does something wait at the position all the same? Then it is a gap.
+
+        Kafka may hold a commit above the position (a store that went back in time, and the commit that said so
+        failed): the group then reads from there, and in silence nobody would notice.
+        """
+        for topic, reached in self.reached.items():
+            _, end = await self.ports.log.bounds(topic, self.partition)
+            if reached.offset < end and (
+                record := await self.ports.log.read(topic, self.partition, reached.offset, _AHEAD_S)
+            ):
+                self._seen[topic] = max(record.offset + 1, self._seen.get(topic, 0))
 
     async def _check_log(self, topic: str, held: Position) -> None:
         if why := await misfit(self.ports.log, topic, self.partition, held):

@@ -136,6 +136,8 @@ class Runner:
         if seeking or now >= self._verify_at:
             self._verify_at = now + VERIFY_S
             await delivery.verify()
+            if not events:
+                await delivery.look_ahead()
         if seeking:
             log.info("reading from the position", partition=self.name, missing=delivery.gap())
             self._anew, self._seek_after = False, now + SEEK_AGAIN_S
