@@ -175,7 +175,7 @@ class Delivery:
     async def look_ahead(self) -> None:
         """While nothing comes: does something wait at the position all the same? Then it is a gap.
 
-        Kafka may hold a commit above the position (a store that went back in time, and the commit that said so
+        Kafka may hold a commit above the position (the store went back in time, and the commit that said so
         failed): the group then reads from there, and in silence nobody would notice.
         """
         for topic, reached in self.reached.items():
