@@ -1,8 +1,8 @@
 """The worker: a Faust application whose agents hand bundles to partitions, and what surrounds it.
 
-Order at start: reach the store and the broker (waiting with back-off, saying what for), check them, follow
-`neighbors` to its end, join the group. Faust gives partitions in `on_rebalance_complete`, which it awaits
-before it reads (`on_partitions_assigned` it does not): there they are taken.
+Order at start: open the health port, reach the store and the broker (waiting with back-off, saying what for),
+check them, follow `neighbors` to its end, join the group. Faust gives partitions in `on_rebalance_complete`,
+which it awaits before it reads (`on_partitions_assigned` it does not): there they are taken.
 """
 
 from __future__ import annotations
@@ -14,31 +14,37 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import faust
 import structlog
 from aiokafka.errors import KafkaError
 from faust.types import TP, StreamT
+from mode.threads import WorkerThread
 
 from state.keys import STORE_FORMAT, Keys
 from state.redis import RedisStore
-from state.store import Doubt
+from state.store import Doubt, StoreFull
+from stream.admin import BrokerError, describe, mismatch
 from stream.contexts import Contexts
 from stream.core.items import Items
 from stream.delivery import Ports
 from stream.follower import Follower
+from stream.health import Health, Inside, Noted, plain
 from stream.kafka import KafkaLog, KafkaSender
 from stream.runner import Runner
 from stream.settings import Settings
 from stream.shelf import Shelf
 from stream.shopper import Shopper
-from stream.topics import CATALOG, EVENTS, INCREMENTS
+from stream.topics import CATALOG, EVENTS, INCREMENTS, TOPICS
 from stream.transport import BundleTransport, StockTransport, bundle_of
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+WORKING = "working"
+"""The state in which it does its share, be it none."""
 METADATA_MS = 10_000
 """A topic deleted and made again is noticed within this time; Faust alone would take five minutes."""
 
@@ -75,14 +81,44 @@ def faust_app(settings: Settings) -> faust.App:
     return app
 
 
+class _LetGo(WorkerThread):
+    """Faust's consumer thread, but nobody waits for it in the event loop, nor when the process ends.
+
+    It leaves the group in order when the broker answers; a silent broker may hold it for minutes.
+    """
+
+    def __init__(self, service: Any, **options: Any) -> None:
+        super().__init__(service, **options)
+        self.daemon = True
+
+    def stop(self) -> None:
+        """The service's own `stop` awaits its end."""
+
+
+class _Client(Protocol):
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Client)
+
+
 class Worker:
-    """One worker process. `run` returns when `stop` is called; it raises what made going on impossible."""
+    """One worker process. `run` returns when `stop` is called; it raises what made going on impossible.
+
+    ``state`` says what it does now. Of ``stop_within_s`` the batches at hand get the first 40 %, the group
+    and the connections the next 40 %; what has not ended then is left to the end of the process.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.runners: dict[str, Runner] = {}
         self.ready = asyncio.Event()
+        self.state = "starting"
+        self._taking: Runner | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._endings: list[Callable[[], Awaitable[object]]] = []
         self._stopped = asyncio.Event()
         self._error: BaseException | None = None
         self._app = faust_app(settings)
@@ -91,27 +127,19 @@ class Worker:
 
     async def run(self) -> None:
         """Start, work, stop."""
-        store = await self._reach_store()
-        kafka_log = KafkaLog(self.settings, self._commit)
-        items = Items()
-        follower = Follower(self.settings, items)
-        await self._reach("the broker", kafka_log.start)
-        await self._reach("the broker", follower.start)
+        work = asyncio.create_task(self._work())
+        work.add_done_callback(lambda _: self._stopped.set())
         try:
-            async with KafkaSender(self.settings) as sender:
-                agreed = await self._deployment(store)
-                key = self.settings.signing_key or agreed["signing_key"].decode()
-                self._contexts = Contexts(self.settings, items, follower, key.encode())
-                self._ports = Ports(kafka_log, store, sender, _now_ms, self._contexts.dead_letters)
-                await follower.catch_up()
-                await self._serve(follower)
+            await self._stopped.wait()
         finally:
-            await asyncio.gather(follower.stop(), kafka_log.stop(), store.close(), return_exceptions=True)
+            await self._end(work)
+        if work.done() and not work.cancelled():
+            work.result()
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
-        """End soon. A second way out is the deadline in the CLI: the process may be killed at any time."""
+        """End soon, in whatever state. The process may be killed at any time, too."""
         self._stopped.set()
 
     def fail(self, error: BaseException) -> None:
@@ -119,24 +147,57 @@ class Worker:
         self._error = self._error or error
         self.stop()
 
+    def inside(self) -> Inside:
+        """What it knows of itself."""
+        positions = {
+            (name, topic, delivery.partition): delivery.position(topic)
+            for name, runner in self.runners.items()
+            for delivery in [runner.side.delivery]
+            for topic in delivery.topics
+        }
+        sides = {name: runner.side for name, runner in self.runners.items()}
+        troubles = {name: s.trouble for name, s in sides.items() if isinstance(s, Noted) and s.trouble}
+        return Inside(self.state, self.state == WORKING, positions, troubles)
+
+    async def _work(self) -> None:
+        """Start, and follow for ever."""
+        await self._open_health()
+        store = await self._reach_store()
+        await self._reach("the broker", self._demand_topics)
+        agreed = await self._reach("the store", lambda: self._deployment(store))
+        key = self.settings.signing_key or agreed["signing_key"].decode()
+        items = Items()
+        kafka_log = await self._open(lambda: KafkaLog(self.settings, self._commit))
+        sender = await self._open(lambda: KafkaSender(self.settings))
+        follower = await self._open(lambda: Follower(self.settings, items))
+        self._contexts = Contexts(self.settings, items, follower, key.encode())
+        self._ports = Ports(kafka_log, store, sender, _now_ms, self._contexts.dead_letters)
+        self.state = "catching up with neighbors"
+        await follower.catch_up()
+        await self._serve(follower)
+
     async def _serve(self, follower: Follower) -> None:
-        self._wire()
-        following = asyncio.create_task(self._follow(follower))
         # What stands now stays: the collector need not walk over it again and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 20, 50)
+        self.state = "joining the group"
+        self._wire()
         await self._app.start()
         log.info("worker started", broker=self.settings.bootstrap, group=self.settings.group)
-        crashed = asyncio.create_task(self._end_at_crash())
-        await self._stopped.wait()
-        crashed.cancel()
-        for runner in self.runners.values():
+        await asyncio.gather(self._follow(follower), self._end_at_crash())
+
+    async def _end(self, work: asyncio.Task[None]) -> None:
+        """In order as far as time allows: batches, the group, connections. Nothing here waits without end."""
+        self.state = "stopping"
+        start, share = asyncio.get_running_loop().time(), self.settings.stop_within_s / 10
+        for runner in [*self.runners.values(), *([self._taking] if self._taking else [])]:
             runner.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values(), timeout=self.settings.stop_within_s / 2)
-        await self._app.stop()
-        following.cancel()
+        await _within(start + 4 * share, *self._tasks.values())
+        work.cancel()
+        await _within(start + 5 * share, work)
+        await _within(start + 7 * share, self._app.stop())
+        await _within(start + 8 * share, *(end() for end in reversed(self._endings)))
 
     async def _end_at_crash(self) -> None:
         """A service of Faust's that crashes leaves a process that does nothing: end it."""
@@ -153,7 +214,8 @@ class Worker:
             except Exception as error:
                 log.exception("neighbours cannot be followed")
                 return self.fail(error)
-            shelves = [runner.side for runner in self.runners.values() if isinstance(runner.side, Shelf)]
+            sides = [plain(runner.side) for runner in self.runners.values()]
+            shelves = [side for side in sides if isinstance(side, Shelf)]
             noted = [shelf.note(follower.stale, follower.flagged) for shelf in shelves]
             follower.stale.difference_update(*noted)
             follower.flagged.clear()
@@ -161,22 +223,64 @@ class Worker:
 
     # What surrounds the partitions
 
+    async def _open_health(self) -> None:
+        if not self.settings.health_port:
+            return
+        health = Health(self.settings, self.inside)
+        self._endings.append(health.stop)
+        try:
+            await health.start()
+        except OSError as error:
+            raise Refused(f"the health port cannot be opened: {error}. Set another health_port") from error
+
     async def _reach_store(self) -> RedisStore:
         settings = self.settings
 
         async def reach() -> RedisStore:
             return await RedisStore.open(settings.store_url, Keys(settings.prefix), settings.store_timeout_s)
 
-        return await self._reach("the store", reach)
+        store = await self._reach("the store", reach)
+        self._endings.append(store.close)
+        return store
+
+    async def _open(self, make: Callable[[], C]) -> C:
+        """A client of the broker, started; made anew for each attempt: none can be started twice."""
+
+        async def attempt() -> C:
+            client = make()
+            try:
+                await client.start()
+            except BaseException:
+                await asyncio.gather(client.stop(), return_exceptions=True)
+                raise
+            return client
+
+        client = await self._reach("the broker", attempt)
+        self._endings.append(client.stop)
+        return client
+
+    async def _demand_topics(self) -> None:
+        """All topics, with the partitions of the settings. Raises Missing, Refused."""
+        found = (await describe(self.settings)).partitions
+        for name in (topic.full(self.settings) for topic in TOPICS):
+            if name not in found:
+                raise Missing(f"topic {name}: run `tidewise topics create`")
+            if found[name] != self.settings.partitions:
+                raise Refused(mismatch(name, found[name], self.settings))
 
     async def _reach(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until it works, waiting longer each time up to 5 s."""
         wait = 0.2
+        self.state = f"waiting for {what}"
         while True:
             try:
                 return await asyncio.wait_for(attempt(), self.settings.connect_timeout_s * 2)
-            except (KafkaError, OSError, TimeoutError, Doubt) as error:
-                log.warning(f"waiting for {what}", error=repr(error), retry_in_s=wait)
+            except Missing as missing:
+                self.state = f"waiting for {missing}"
+                log.warning(self.state, retry_in_s=wait)
+            except WAITED_FOR as error:
+                self.state = f"waiting for {what}"
+                log.warning(self.state, error=repr(error), retry_in_s=wait)
             await asyncio.sleep(wait)
             wait = min(wait * 2, 5.0)
 
@@ -216,6 +320,7 @@ class Worker:
         app.agent(app.topic(EVENTS.full(settings)), name="shopper")(shopper)
         app.agent(app.topic(INCREMENTS.full(settings), CATALOG.full(settings)), name="item")(item)
         app.on_rebalance_complete.connect(self._on_rebalance_complete)
+        cast(Any, app.consumer)._thread.Worker = _LetGo
 
     async def _feed(self, side: str, stream: StreamT[Any]) -> None:
         stream.enable_acks = False
@@ -240,6 +345,7 @@ class Worker:
 
     async def _on_rebalance_complete(self, *_: Any, **__: Any) -> None:
         """Give up what is lost, keep what stays, take what is new."""
+        self.state = "taking partitions"
         assigned = {(tp.topic, tp.partition) for tp in self._app.consumer.assignment()}
         parts = self._parts(assigned)
         for name in self.runners.keys() - parts:
@@ -250,7 +356,10 @@ class Worker:
                 await self._commit(delivery.partition, {t: delivery.position(t) for t in delivery.topics})
             else:
                 await self._take(name)
+        if self._stopped.is_set():
+            return
         log.info("partitions taken", partitions=sorted(self.runners))
+        self.state = WORKING
         self.ready.set()
 
     def _parts(self, assigned: set[tuple[str, int]]) -> set[str]:
@@ -280,19 +389,42 @@ class Worker:
         settings = self.settings
         runner = Runner(
             name,
-            side,
+            Noted(side),
             batch_events=settings.batch_events,
             pulse_s=0.1 if name[0] == "u" else min(settings.publish_s, settings.checkpoint_s) / 2,
             reread=self._reread,
             fatal=self.fail,
         )
+        self._taking = runner
         if await runner.retake():
             self.runners[name] = runner
             self._tasks[name] = asyncio.create_task(runner.run(), name=name)
+        self._taking = None
 
 
 class Refused(Exception):
     """The worker must not run like this; the message says what to do."""
+
+
+class Missing(Exception):
+    """Somebody has to make it; the message says what, and how."""
+
+
+WAITED_FOR = (KafkaError, BrokerError, OSError, TimeoutError, Doubt, StoreFull)
+"""At start: broker or store will be there some time."""
+
+
+async def _within(end: float, *works: Awaitable[object]) -> None:
+    """Await them until a time of the loop's clock, and cancel what is late; errors go to the log."""
+    tasks = [asyncio.ensure_future(each) for each in works]
+    if not tasks:
+        return
+    done, late = await asyncio.wait(tasks, timeout=max(0.0, end - asyncio.get_running_loop().time()))
+    for task in late:
+        task.cancel()
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("did not end in order", error=repr(error))
 
 
 def _now_ms() -> int:

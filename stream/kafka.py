@@ -94,14 +94,22 @@ class KafkaSender:
             request_timeout_ms=int(settings.session_timeout_s * 500),
         )
 
-    async def __aenter__(self) -> KafkaSender:
+    async def start(self) -> None:
+        """Connect."""
         await self._producer.start()
+
+    async def stop(self) -> None:
+        """Send what waits, and disconnect."""
+        await self._producer.stop()
+
+    async def __aenter__(self) -> KafkaSender:
+        await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._producer.stop()
+        await self.stop()
 
     async def publish(self, partition: int, outputs: Sequence[Output]) -> None:
         """Send in order a topic, and wait until the broker has everything."""

@@ -82,6 +82,18 @@ class Settings(BaseSettings):
     session_timeout_s: float = Field(30.0, gt=0, description="Kafka consumer session timeout.")
     rebalance_timeout_s: float = Field(30.0, gt=0, description="Kafka rebalance timeout.")
     heartbeat_s: float = Field(3.0, gt=0, description="Kafka heartbeat interval.")
+    health_port: int = Field(
+        0,
+        ge=0,
+        le=65_535,
+        description="HTTP port of `/live` and `/ready`; 0: none, so that many workers fit on one machine.",
+    )
+    health_host: str = Field(
+        "127.0.0.1", description="Address of that port; `0.0.0.0` for probes from other machines."
+    )
+    stuck_after_s: float = Field(
+        60.0, gt=0, description="`/live` fails when a partition with records to read stands still this long."
+    )
 
     # Batches and bounds
     batch_events: int = Field(

@@ -6,8 +6,11 @@ import asyncio
 import logging
 import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -30,10 +33,11 @@ StoreUrl = Annotated[
     str | None, typer.Option("--store-url", help="Redis/Valkey URL; default: TIDEWISE_STORE_URL.")
 ]
 
-PROBLEM, USAGE, REFUSED, UNKNOWN, UNSETTLED, STOPPED = 1, 2, 3, 4, 5, 130
+PROBLEM, USAGE, REFUSED, UNKNOWN, UNSETTLED, LATE, STOPPED = 1, 2, 3, 4, 5, 6, 130
 CODES = (
     "0 done; 1 a problem was found, or broker or store cannot be reached; 2 wrong usage or settings; "
-    "3 the worker refuses to run; 4 nothing is known; 5 not everything is processed; 130 stopped by Ctrl-C."
+    "3 the worker refuses to run; 4 nothing is known; 5 not everything is processed; "
+    "6 a worker did not stop in time and ended at once, with nothing lost; 130 stopped by Ctrl-C."
 )
 """Exit codes, as `--help` tells them."""
 
@@ -188,21 +192,37 @@ def configure_logging(verbose: bool) -> None:
 
 
 def run_until_signal(start: Callable[[asyncio.Event], Awaitable[None]], stop_within_s: float) -> None:
-    """Run a coroutine whose event is set at SIGTERM or SIGINT; a deadline later the process is ended."""
+    """Run a coroutine whose event is set at SIGTERM or SIGINT.
+
+    ``stop_within_s`` after the signal the process ends with the code `LATE` if anything hangs, be it the
+    event loop itself or a thread; likewise when the coroutine has ended and the loop cannot be closed.
+    """
+    # `put` may be called by a signal handler whatever it interrupts; a lock of `threading` may not.
+    ending: SimpleQueue[bool] = SimpleQueue()
+    closed = threading.Event()
+    threading.Thread(target=_end_after, args=(ending, closed, stop_within_s), daemon=True).start()
 
     async def main() -> None:
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
 
-        def stop() -> None:
-            stopping.set()
-            loop.call_later(stop_within_s, _end)
+        def stop(*_: object) -> None:
+            ending.put(True)
+            with suppress(RuntimeError):  # the loop is closed: only the deadline is left to do
+                loop.call_soon_threadsafe(stopping.set)
 
+        # Not the loop's own handlers: a loop that is blocked would not call them.
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        await start(stopping)
+            signal.signal(number, stop)
+        try:
+            await start(stopping)
+        finally:
+            ending.put(False)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(main())
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(main())
+    finally:
+        closed.set()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -214,9 +234,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _end() -> None:
+def _end_after(ending: SimpleQueue[bool], closed: threading.Event, seconds: float) -> None:
     """Past the deadline: whatever still waits, the store is consistent, so the process may simply go."""
     import os
 
-    err.print("not stopped in time: ending now", style="yellow")
-    os._exit(0)
+    if ending.get():  # by a signal: whatever comes after the loop has to end, too
+        time.sleep(seconds)
+    elif closed.wait(seconds):
+        return
+    sys.stderr.write(f"not stopped within {seconds:g} s: ending now; nothing is lost\n")
+    sys.stderr.flush()
+    os._exit(LATE)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream.cli.common import (
+    LATE,
     PROBLEM,
     REFUSED,
     SHORT,
@@ -55,8 +55,8 @@ Everything here is in memory and ends with this program (Ctrl-C).
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(epilog=codes(PROBLEM, REFUSED))(up)
-    app.command(epilog=codes(REFUSED))(worker)
+    app.command(epilog=codes(PROBLEM, REFUSED, LATE))(up)
+    app.command(epilog=codes(PROBLEM, REFUSED, LATE))(worker)
     app.add_typer(topics, name="topics", help="Topics on the broker.")
     app.command(epilog=codes(PROBLEM, STOPPED))(demo)
 
@@ -127,7 +127,7 @@ def _work(settings: Settings, when_ready: Callable[[], None]) -> None:
         await stopping.wait()
         telling.cancel()
         one.stop()
-        await _ended(running, one.ready.is_set())
+        await running
 
     try:
         run_until_signal(start, settings.stop_within_s)
@@ -138,14 +138,6 @@ def _work(settings: Settings, when_ready: Callable[[], None]) -> None:
 async def _tell(ready: asyncio.Event, when_ready: Callable[[], None]) -> None:
     await ready.wait()
     when_ready()
-
-
-async def _ended(running: asyncio.Task[None], started: bool) -> None:
-    """A worker that still waits for broker or store cannot hear `stop`."""
-    if not started:
-        running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
 
 
 @topics.command("create", epilog=codes(PROBLEM))
