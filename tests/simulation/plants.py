@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -14,7 +14,10 @@ from faust.types import EventT
 from state.model import Head, Position, Write
 from state.redis import RedisSession, _changes
 from stream.delivery import Delivery
+from stream.mail import Increments
 from stream.runner import BACKOFF_S, Runner
+from stream.shelf import Shelf
+from stream.shopper import Shopper
 from stream.transport import Bundle
 from tests.simulation.counter import Counter, Keeper
 from tests.simulation.ports import Server
@@ -39,7 +42,7 @@ async def _start_at_committed(self: Delivery, topic: str, head: Head) -> Positio
     return Position(committed, base=held.base) if committed > held.offset else held
 
 
-async def _publish_nothing(self: Delivery) -> None:
+async def _nothing(self: Delivery) -> None:
     pass
 
 
@@ -58,28 +61,51 @@ def _any_version(self: Server, old: bytes, new: bytes) -> bool:
     return True
 
 
+def _all_unseen(self: Shelf, sender: int, entries: Increments) -> Increments:
+    return entries
+
+
+def _forget_once(self: Shopper) -> None:
+    """What is in memory stays there when the partition is taken again."""
+    if not hasattr(self, "table"):
+        _forget(self)
+
+
+_forget = Shopper._forget_cache
 _process, _start, _unread = Runner._process, Delivery._start, Delivery.unread
 
-PLANTS: dict[str, Sequence[tuple[object, str, object]]] = {
-    "no-head-check": [(RedisSession, "commit", _commit_unchecked)],
-    "acknowledge-first": [
-        (Runner, "_process", _process_acknowledged),
-        (Delivery, "_start", _start_at_committed),
-    ],
-    "no-outbox": [(Delivery, "_publish_outbox", _publish_nothing)],
-    "early-cache": [(Counter, "early", True)],
-    "no-gap-check": [(Delivery, "unread", _unread_anyhow)],
-    "mail-repeats": [(Counter, "drops", False), (Keeper, "drops", False)],
-    "old-views": [(Server, "newer", _any_version)],
-    "no-seek": [(Runner, "_start_over", _start_over_here)],
+
+@dataclass(frozen=True)
+class Plant:
+    """A bug: what is replaced by what, as (owner, attribute, new), and the world that must find it."""
+
+    patches: Sequence[tuple[object, str, object]]
+    world: str = "counter"
+
+
+PLANTS = {
+    "no-head-check": Plant([(RedisSession, "commit", _commit_unchecked)]),
+    "acknowledge-first": Plant(
+        [(Runner, "_process", _process_acknowledged), (Delivery, "_start", _start_at_committed)]
+    ),
+    "no-outbox": Plant([(Delivery, "_publish_outbox", _nothing)]),
+    "early-cache": Plant([(Counter, "early", True)]),
+    "no-gap-check": Plant([(Delivery, "unread", _unread_anyhow)]),
+    "mail-repeats": Plant([(Counter, "drops", False), (Keeper, "drops", False)]),
+    "old-views": Plant([(Server, "newer", _any_version)]),
+    "no-seek": Plant([(Runner, "_start_over", _start_over_here), (Delivery, "look_ahead", _nothing)]),
+    "shelf-mail-repeats": Plant([(Shelf, "_unseen", _all_unseen)], "shop"),
+    "shopper-kept-cache": Plant([(Shopper, "_forget_cache", _forget_once)], "shop"),
 }
-"""Name → what is replaced by what. ``docs/delivery.md`` names the step each takes away."""
+"""By name. Some take away two things, because each alone does no harm: acknowledging early loses nothing
+while the store holds the position, a memory ahead of the store is dropped at any failure, and a seek that
+was left out is made up for by the next look at what silence hides."""
 
 
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Plant a bug for a while."""
-    patches = [patch.object(owner, attribute, new) for owner, attribute, new in PLANTS[name]]
+    patches = [patch.object(owner, attribute, new) for owner, attribute, new in PLANTS[name].patches]
     for each in patches:
         each.start()
     try:

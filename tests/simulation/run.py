@@ -90,7 +90,7 @@ class Cores:
     def find(self, seeds: range, plants: list[str]) -> dict[str, Summary]:
         """Each planted bug alone, until it is found."""
         parts: dict[str, Future[Summary]] = {
-            name: self._pool.submit(run_some, "counter", seeds, name, True) for name in plants
+            name: self._pool.submit(run_some, PLANTS[name].world, seeds, name, True) for name in plants
         }
         return {name: part.result() for name, part in parts.items()}
 

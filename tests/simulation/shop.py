@@ -152,17 +152,22 @@ class ShopWorld(World):
         return time_text(START_MS + int(self.loop.now * 1000) - late_ms)
 
     def _send(self, event: dict[str, Any]) -> None:
-        partition = partition_of(event["user"], SETTINGS.partitions)
+        partition = self._sent_to(event["user"])
         value = msgspec.json.encode({**event, "time": self._now()})
         again = 2 if self.rng.random() < 0.05 else 1
         for _ in range(again):
             self.log.append(EVENTS.name, partition, event["user"].encode(), value)
 
+    def _sent_to(self, key: str) -> int:
+        """The owner of a key, or, where a producer partitions otherwise, somebody else."""
+        owner = partition_of(key, SETTINGS.partitions)
+        return owner if self.rng.random() < 0.85 else 1 - owner
+
     def _item(self, name: str) -> None:
         rng = self.rng
         item = {"type": "item", "item": name, "time": self._now(), "price": rng.randint(1, 9) * 1.0}
         item |= {"stock": rng.randint(0, 2), "hidden": rng.random() < 0.1}
-        partition = partition_of(name, SETTINGS.partitions)
+        partition = self._sent_to(name)
         self.log.append(CATALOG.name, partition, name.encode(), msgspec.json.encode(item))
 
     # What is true
