@@ -358,9 +358,21 @@ def _read_one(raw: bytes, strict: msgspec.json.Decoder[M]) -> M | Reason:
     try:
         return strict.decode(raw)
     except msgspec.ValidationError as error:
-        return explain(error, raw)
+        return _reserved(MAIL_TYPE) if _says_mail(raw) else explain(error, raw)
     except RecursionError:
         return reason("too-deep", "", raw, _DEEP)
+
+
+class _Typed(msgspec.Struct):
+    type: Any = None
+
+
+def _says_mail(raw: bytes) -> bool:
+    """Whether this is mail where none can be: in an array, or not written by a worker."""
+    try:
+        return bool(msgspec.json.decode(raw, type=_Typed).type == MAIL_TYPE)
+    except (msgspec.ValidationError, RecursionError):
+        return False
 
 
 def _elements(value: bytes) -> list[bytes]:
