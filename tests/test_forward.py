@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import orjson
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ from stream.shopper import Meta, Shopper
 from stream.signing import tick_event, verifier
 from stream.status import tallies
 from stream.times import time_text
-from stream.topics import EVENTS
+from stream.topics import EVENTS, config_of
 from stream.transport import Bundle, StockRecord
 from tests.test_step import KINDS, START_MS, event
 
@@ -437,3 +438,17 @@ def test_the_properties_see_mail_and_repeats() -> None:
         2,
         2,
     )
+
+
+def test_the_largest_event_fits_into_the_topic_when_it_is_forwarded() -> None:
+    for bounds in (Settings(), Settings(max_message_bytes=1024, max_id_length=200)):
+        user = "é" * bounds.max_id_length
+        frame = orjson.dumps(VIEW | {"user": user, "query": ""})
+        body = orjson.dumps(VIEW | {"user": user, "query": "x" * (bounds.max_message_bytes - len(frame))})
+        assert len(body) == bounds.max_message_bytes and not check(body, Limits.of(bounds))
+        value = pack(KEY, 1, (2**16 - 1, 2**43 - 1, 2**20 - 1), 10**15 - 1, body)
+        batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1)
+        batch.append(0, START_MS, user.encode(), value, [])
+        assert len(batch.build()) <= int(config_of(EVENTS, bounds)["max.message.bytes"])
+        columns, dead = decode([record(value)], Items(), Limits.of(bounds), verifier(KEY, 1))
+        assert columns.user == [user] and not dead
