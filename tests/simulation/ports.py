@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -158,12 +159,12 @@ class SimLog:
 
     def __init__(self, net: Net) -> None:
         self.net = net
-        self.parts: dict[tuple[str, int], PartLog] = {}
+        self.parts: defaultdict[tuple[str, int], PartLog] = defaultdict(PartLog)
         self.readers: list[Callable[[], None]] = []
         """To be called after every record."""
 
     def part(self, topic: str, partition: int) -> PartLog:
-        return self.parts.setdefault((topic, partition), PartLog())
+        return self.parts[topic, partition]
 
     def append(
         self,

@@ -70,9 +70,9 @@ def test_one_seed_is_one_run() -> None:
 
 
 def test_the_guarantee_holds_in_the_small_world() -> None:
-    found = simulated("--interleavings", "1500")
+    found = simulated("--interleavings", "2000")
     assert found["violations"] == []
-    assert found["interleavings"] == 1500
+    assert found["interleavings"] == 2000
     assert min(found["faults"].values()) > 100, found["faults"]
 
 

@@ -138,8 +138,8 @@ class SimConsumer:
             self._waiter.set_result(None)
 
     def _waiting(self, tp: TP) -> bool:
-        part = self._world.log.part(*tp)
-        return part.at(self.positions[tp]) < len(part.records)
+        records = self._world.log.parts[tp].records
+        return bool(records) and records[-1].offset >= self.positions[tp]
 
     def _bundle(self, tp: TP) -> Bundle:
         first, part = self.positions[tp], self._world.log.part(*tp)
