@@ -42,6 +42,8 @@ class Bundle:
 
 BUNDLE_BYTES = 1_048_576
 """A bundle holds at most this many bytes of values, unless a single record is larger."""
+POLL_BYTES = 4 * BUNDLE_BYTES
+"""A poll asks for as many records as made this many bytes of values the last time."""
 
 
 def cut(bundle: Bundle) -> Iterator[Bundle]:
@@ -126,6 +128,7 @@ class BundleThread(CommittedThread):
         super().__post_init__()
         self._from: dict[TP, int] = {}
         self._sought: set[TP] = set()
+        self._record_bytes = POLL_BYTES // 500
 
     async def _fetch_records(
         self,
@@ -138,7 +141,12 @@ class BundleThread(CommittedThread):
             if tp not in self._from and (at := self._position(consumer, tp)) is not None:
                 self._from[tp] = at
         self._sought.clear()
-        fetched = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        # Fetched bytes are bounded, but compressed: what they become is known by the last poll only.
+        most = max(1, min(max_records or POLL_BYTES, POLL_BYTES // self._record_bytes))
+        fetched = await super()._fetch_records(consumer, active_partitions, timeout, most)
+        if fetched:
+            means = [sum(len(r.value or b"") for r in found) // len(found) for found in fetched.values()]
+            self._record_bytes = max(1, *means)
         # What came while somebody sought elsewhere is of before; it comes again if it is due.
         return {tp: self._bundle(tp, records) for tp, records in fetched.items() if tp not in self._sought}
 
