@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,8 +17,12 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
 from state.keys import STORE_FORMAT, Keys
+from state.model import Head
+from state.redis import RedisStore
+from state.store import Doubt, StoreError
 from stream.admin import Broker, BrokerError, connected, describe, mismatch
 from stream.settings import Settings
+from stream.status import INPUTS
 from stream.topics import CATALOG, EVENTS, INCREMENTS, TOPICS, Topic, config_of
 
 OLDEST_STORE = 6
@@ -26,6 +30,10 @@ OLDEST_STORE = 6
 SKEW_S = 1.0
 """Clocks further apart than this get a warning: `received` and the terms of epochs come from several."""
 CONSUMED = (EVENTS, CATALOG, INCREMENTS)
+STILL_S = 6.0
+"""With lag, positions are watched this long at most: a worker that lives moves them about each second."""
+
+AGAIN = "look again in a minute; if it stays so, look at the workers' logs and their /live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +101,18 @@ async def _workers(broker: Broker, settings: Settings) -> Finding:
     try:
         async with asyncio.timeout(2 * settings.connect_timeout_s), connected(settings) as client:
             committed = await _committed(client, broker, settings)
-            members = await _members(client, settings.group)
+            members, stable = await _members(client, settings.group)
             ends = await _ends(settings, list(committed))
     except (BrokerError, KafkaError, TimeoutError) as error:
         mend = "look at the broker's log: does it have its group coordinator and its internal topics?"
         return Finding("error", "workers", f"group {settings.group} cannot be read: {error!r}", mend)
-    return _lag({tp: max(0, ends[tp] - offset) for tp, offset in committed.items()}, members, settings)
+    found = _lag({tp: max(0, ends[tp] - offset) for tp, offset in committed.items()}, members, settings)
+    lagging = {tp: ends[tp] for tp, offset in committed.items() if ends[tp] > offset}
+    if not lagging or not members:
+        return found
+    if not stable:
+        return Finding("warning", "workers", f"{found.detail}; the group is rebalancing", AGAIN)
+    return await _moving(found, lagging, settings)
 
 
 def _lag(lags: Mapping[TopicPartition, int], members: int, settings: Settings) -> Finding:
@@ -109,6 +123,65 @@ def _lag(lags: Mapping[TopicPartition, int], members: int, settings: Settings) -
     if total and not members:
         return Finding("warning", "workers", detail, "start one: tidewise worker")
     return Finding("ok", "workers", detail)
+
+
+async def _moving(found: Finding, lagging: Mapping[TopicPartition, int], settings: Settings) -> Finding:
+    """Whether the store's positions move where there is lag: a process may be in its group and do nothing."""
+    try:
+        async with asyncio.timeout(STILL_S + 4 * settings.connect_timeout_s):
+            still, moved = await _watch(lagging, settings)
+    except (Doubt, StoreError, KafkaError, OSError, TimeoutError) as error:
+        return Finding("warning", "workers", f"{found.detail}; not known whether they move: {error!r}", AGAIN)
+    if not still:
+        return found
+    listed = ", ".join(f"{tp.topic}-{tp.partition} at {at} of {lagging[tp]}" for tp, at in still.items())
+    detail = f"{found.detail}; no progress in {STILL_S:g} s: {listed}"
+    if moved:
+        return Finding("warning", "workers", detail, AGAIN)
+    return Finding("error", "workers", detail, "restart the workers; their logs and /live say which hangs")
+
+
+async def _watch(
+    lagging: Mapping[TopicPartition, int], settings: Settings
+) -> tuple[dict[TopicPartition, int], bool]:
+    """Positions that do not move although a record stands behind them, and whether any other moved."""
+    keys = Keys(settings.prefix)
+    store = await RedisStore.open(settings.store_url, keys, settings.store_timeout_s)
+    try:
+        before = await _positions(store, lagging, settings)
+        still = waiting = {tp: at for tp, at in before.items() if at < lagging[tp]}
+        until = time.monotonic() + STILL_S
+        while still and time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            now = await _positions(store, still, settings)
+            still = {tp: at for tp, at in still.items() if now[tp] == at}
+    finally:
+        await store.close()
+    stuck = {tp: at for tp, at in still.items() if await _record_at(tp, at, settings)}
+    return stuck, len(still) < len(waiting)
+
+
+async def _positions(
+    store: RedisStore, tps: Collection[TopicPartition], settings: Settings
+) -> dict[TopicPartition, int]:
+    """The store's positions, 0 where it has none yet."""
+    prefix = settings.topic_prefix
+    sides = {topic: side for side, topics in INPUTS.items() for topic in topics}
+    names = {tp: tp.topic.removeprefix(prefix) for tp in tps}
+    blobs = await store.get([store.keys.head(f"{sides[name]}{tp.partition}") for tp, name in names.items()])
+    heads = [Head.unpack(blob).positions if blob else {} for blob in blobs]
+    return {
+        tp: head[name].offset if name in head else 0
+        for (tp, name), head in zip(names.items(), heads, strict=True)
+    }
+
+
+async def _record_at(tp: TopicPartition, offset: int, settings: Settings) -> bool:
+    """Whether there is one at an offset or after it: transaction markers end a log, too."""
+    async with _consumer(settings) as consumer:
+        consumer.assign([tp])
+        consumer.seek(tp, offset)
+        return bool(await consumer.getmany(tp, timeout_ms=1000, max_records=1))
 
 
 async def _committed(client: Any, broker: Broker, settings: Settings) -> dict[TopicPartition, int]:
@@ -126,21 +199,28 @@ async def _committed(client: Any, broker: Broker, settings: Settings) -> dict[To
     return {}
 
 
-async def _members(client: Any, group: str) -> int:
+async def _members(client: Any, group: str) -> tuple[int, bool]:
+    """How many there are, and whether each knows its partitions."""
     (response,) = await client.describe_consumer_groups([group])
-    members: list[Any] = response.groups[0][5]
-    return len(members)
+    state, members = response.groups[0][2], response.groups[0][5]
+    return len(members), state == "Stable"
 
 
 async def _ends(settings: Settings, tps: list[TopicPartition]) -> Mapping[TopicPartition, int]:
     if not tps:  # aiokafka 0.14 raises CancelledError from stopping a consumer that has done nothing
         return {}
-    milliseconds = int(settings.connect_timeout_s * 1000)
-    async with AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap, request_timeout_ms=milliseconds
-    ) as consumer:
+    async with _consumer(settings) as consumer:
         ends: dict[TopicPartition, int] = await consumer.end_offsets(tps)
         return ends
+
+
+def _consumer(settings: Settings) -> Any:
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        request_timeout_ms=int(settings.connect_timeout_s * 1000),
+    )
 
 
 # The store
