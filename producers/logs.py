@@ -144,7 +144,7 @@ class EventLog:
         events = [line for line in chunk if not line.envelope.is_item]
         dead = decode(events, Items(), self._limits, lambda time, sig: False)[1] if events else []
         items = [line for line in chunk if line.envelope.is_item]
-        dead += decode_catalog(items, self._limits)[1] if items else []
+        dead += decode_catalog(items, self._limits, lambda said, sig: False)[1] if items else []
         if dead:
             first = min(dead, key=lambda letter: letter.offset)
             raise self._refused(first.offset, first.reason.message)

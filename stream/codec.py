@@ -34,8 +34,8 @@ from stream.events import (
     Event,
     bounded,
 )
-from stream.forward import Mail, is_mail, open_mail
-from stream.mail import source_of
+from stream.forward import FORWARD, ITEM, Mail, is_mail, open_mail
+from stream.mail import position_of, source_of
 from stream.reasons import Reason, explain, reason
 from stream.settings import Settings
 from stream.signing import Verify, said_by_tick
@@ -528,7 +528,7 @@ def decode(
     """
     if not any(is_mail(record.value) for record in records):
         return _decode(records, items, limits, verify)
-    post = _Post.of(records, verify)
+    post = _Post.of(records, verify, FORWARD)
     columns, dead = _decode(post.opened, items, limits, verify)
     return post.stamp(columns), post.letters(dead)
 
@@ -642,11 +642,11 @@ class _Post:
     refused: list[DeadLetter]
 
     @classmethod
-    def of(cls, records: Sequence[Record], verify: Verify) -> _Post:
+    def of(cls, records: Sequence[Record], verify: Verify, kind: str) -> _Post:
         post = cls({record.offset: record for record in records}, [], {}, [])
         for record in records:
             value = record.value or b""
-            mail = open_mail(value, verify) if is_mail(value) else None
+            mail = open_mail(value, verify, kind) if is_mail(value) else None
             if isinstance(mail, Reason):
                 post.refused.append(_letter(record, -1, mail, value))
             elif mail is None:
@@ -670,6 +670,13 @@ class _Post:
         source[events] = source_of(places[:, 0], places[:, 1])
         return columns
 
+    def of_sender(self, item: Listed) -> Listed:
+        """With sender and source position if it came as mail."""
+        if (mail := self.mail.get(item.offset)) is None:
+            return item
+        sender, offset, index = mail.source
+        return msgspec.structs.replace(item, sender=sender, source=position_of(offset, index))
+
     def letters(self, dead: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Dead letters in order; of mail the whole message, as it stands in the log."""
         found = [self._whole(letter) if letter.offset in self.mail else letter for letter in dead]
@@ -684,16 +691,31 @@ class _Post:
 
 
 class Listed(CatalogItem, frozen=True, kw_only=True):
-    """A catalogue event as it was received: where it stood, and its time in ms (by default the receipt's)."""
+    """A catalogue event as it was received: where it stood, and its time in ms (by default the receipt's).
+
+    ``sender`` is the partition that forwarded it as mail (−1: none did), ``source`` its source position.
+    """
 
     offset: int
     index: int
     received: int
     time_ms: int
+    sender: int = -1
+    source: int = 0
 
 
-def decode_catalog(records: Sequence[Record], limits: Limits) -> tuple[list[Listed], list[DeadLetter]]:
+def decode_catalog(
+    records: Sequence[Record], limits: Limits, verify: Verify
+) -> tuple[list[Listed], list[DeadLetter]]:
     """Decode and validate the records of `catalog`, in order. Never raises because of what they hold."""
+    if not any(is_mail(record.value) for record in records):
+        return _decode_catalog(records, limits)
+    post = _Post.of(records, verify, ITEM)
+    listed, dead = _decode_catalog(post.opened, limits)
+    return [post.of_sender(item) for item in listed], post.letters(dead)
+
+
+def _decode_catalog(records: Sequence[Record], limits: Limits) -> tuple[list[Listed], list[DeadLetter]]:
     read = _read(records, _catalog_readers(limits.max_id_length, limits.max_event_items), limits)
     received = _received(records)
     listed: list[Listed] = []

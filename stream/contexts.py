@@ -31,7 +31,16 @@ class Contexts:
             settings, keys, items, follower, counting, Engine.of(settings), limits, signing_key, part_of
         )
         self.shelving = ShelfContext(
-            settings, keys, items, follower, limits, part_of, rows, Popularity(items), counting.decay
+            settings,
+            keys,
+            items,
+            follower,
+            limits,
+            signing_key,
+            part_of,
+            rows,
+            Popularity(items),
+            counting.decay,
         )
 
     def dead_letters(self, partition: int, topic: str, record: Record) -> Sequence[Output]:

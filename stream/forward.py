@@ -1,4 +1,4 @@
-"""The way of a misrouted event to the partition of its user: signed mail in `events`, opened there. Pure."""
+"""The way of what is misrouted to its own partition: signed mail in the same topic, opened there. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stream.events import MAIL_TYPE
 from stream.reasons import Reason, explain, reason
 from stream.signing import Verify, sign
 
-FORWARD = "forward"
-"""The kind of mail that carries an event."""
+FORWARD, ITEM = "forward", "item"
+"""The kinds of mail: it carries an event, on `events`; a catalogue event, on `catalog`."""
 MAIL = b'{"type":"%b"' % MAIL_TYPE.encode()
 """How mail begins, to the byte: only workers write it."""
 
@@ -25,8 +25,8 @@ Source = tuple[
 
 
 class Mail(msgspec.Struct, frozen=True):
-    """Mail from one partition of `events` to another. ``received`` is when the source got the event, in ms;
-    ``body`` is the event as it was received, to the byte."""
+    """Mail from one partition of a topic to another. ``received`` is when the source got the event, in ms;
+    ``body`` is the event, on `events` as it was received, to the byte."""
 
     type: Literal["tidewise.mail"]
     kind: str
@@ -39,12 +39,14 @@ class Mail(msgspec.Struct, frozen=True):
 _READER = msgspec.json.Decoder(Mail)
 
 
-def pack(key: bytes, target: int, source: tuple[int, int, int], received: int, body: bytes) -> bytes:
+def pack(
+    key: bytes, target: int, source: tuple[int, int, int], received: int, body: bytes, kind: str = FORWARD
+) -> bytes:
     """The mail that forwards an event to partition ``target``. About 5 µs."""
-    sig = sign(key, target, _said(FORWARD, source, received, body))
+    sig = sign(key, target, _said(kind, source, received, body))
     return b'%b,"kind":"%b","source":[%d,%d,%d],"received":%d,"body":%b,"sig":"%b"}' % (
         MAIL,
-        FORWARD.encode(),
+        kind.encode(),
         *source,
         received,
         body,
@@ -61,17 +63,17 @@ def is_mail(value: bytes | None) -> bool:
     return value is not None and value.startswith(MAIL)
 
 
-def open_mail(value: bytes, verify: Verify) -> Mail | Reason | None:
-    """The mail in a message, or why it is refused; None: it is no JSON, which others explain."""
+def open_mail(value: bytes, verify: Verify, kind: str = FORWARD) -> Mail | Reason | None:
+    """The mail of a kind in a message, or why it is refused; None: it is no JSON, which others explain."""
     try:
         mail = _READER.decode(value)
     except msgspec.ValidationError as error:
         return explain(error, value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if mail.kind != FORWARD:
-        kind = msgspec.json.encode(mail.kind)
-        return reason("unsupported", "kind", kind, f"a kind of mail that this version knows: {FORWARD}")
+    if mail.kind != kind:
+        found = msgspec.json.encode(mail.kind)
+        return reason("unsupported", "kind", found, f"a kind of mail that this version knows here: {kind}")
     body = bytes(mail.body)
     if not verify(_said(mail.kind, mail.source, mail.received, body), mail.sig):
         return reason("unsigned", "sig", msgspec.json.encode(mail.sig), "the deployment's signature")

@@ -39,7 +39,7 @@ def remake(
 ) -> Sequence[Output]:
     """The dead letters of one record, made again from the log: the same as the first time."""
     if topic == CATALOG.name:
-        _, dead = decode_catalog([record], limits)
+        _, dead = decode_catalog([record], limits, verifier(signing_key, partition))
     elif topic == INCREMENTS.name:
         dead = _bad(record)
     else:

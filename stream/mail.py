@@ -74,6 +74,11 @@ def source_of(offset: I64, index: NDArray[np.integer]) -> I64:
     return (offset << INDEX_BITS) | index.astype(np.int64)
 
 
+def position_of(offset: int, index: int) -> int:
+    """The source position of one event."""
+    return (offset << INDEX_BITS) | index
+
+
 class Packer:
     """Packs increments of one sender. Keeps a scratch array as long as the item dictionary."""
 

@@ -29,10 +29,12 @@ from stream.core.weights import Decay
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CatalogItem
 from stream.follower import Followed
+from stream.forward import ITEM, pack
 from stream.letters import bad_mail, dead_letter
 from stream.mail import BACKWARD, HIT, Increments, join, unpack
 from stream.ownership import ItemPartitions
 from stream.settings import Settings
+from stream.signing import verifier
 from stream.topics import CATALOG, INCREMENTS, NEIGHBORS, TRENDING
 from stream.transport import Bundle
 
@@ -48,7 +50,12 @@ TOP_ITEMS = 200
 
 
 class Meta(msgspec.Struct, array_like=True):
-    """An item partition's own state: the last source position of each sender, and tallies."""
+    """An item partition's own state (MessagePack array): last source positions by sender, and tallies.
+
+    ``senders`` and ``segments`` (``repeats`` of them dropped) are of increments, ``posted`` of mail in the
+    catalogue. Every element of the partition's catalogue is in one of ``catalog`` (counted here),
+    ``forwarded``, ``mail_repeats``, or, with damaged increments, in ``dead``.
+    """
 
     format: int = _META_FORMAT
     senders: dict[int, int] = {}
@@ -56,6 +63,9 @@ class Meta(msgspec.Struct, array_like=True):
     repeats: int = 0
     catalog: int = 0
     dead: int = 0
+    posted: dict[int, int] = {}
+    forwarded: int = 0
+    mail_repeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,7 @@ class Context:
     items: Items
     follower: Followed
     limits: Limits
+    signing_key: bytes
     part_of: ItemPartitions
     rows: Rows
     popularity: Popularity
@@ -84,6 +95,7 @@ class Shelf:
     def __post_init__(self) -> None:
         topics = (INCREMENTS.name, CATALOG.name)
         self.delivery = Delivery(f"i{self.partition}", self.partition, topics, self.ports, self.context.keys)
+        self._verify = verifier(self.context.signing_key, self.partition)
         self._clear()
 
     def _clear(self) -> None:
@@ -185,9 +197,9 @@ class Shelf:
 
     async def _upsert(self, records: Sequence[Record]) -> None:
         """Catalogue events: the fields an event gives replace the item's; the others stay."""
-        listed, dead = decode_catalog(records, self.context.limits)
+        listed, dead = decode_catalog(records, self.context.limits, self._verify)
         self.letters += [(CATALOG.name, letter) for letter in dead]
-        found = self._mine(listed)
+        found = self._mine([item for item in listed if self._is_new(item)])
         ids = self.context.items.ids(item.item for item in found)
         await self._load(np.unique(ids))
         for at, item in zip(ids.tolist(), found, strict=True):
@@ -198,14 +210,32 @@ class Shelf:
         self.unpublished.update(ids.tolist())
         self.meta.catalog += len(found)
 
+    def _is_new(self, item: Listed) -> bool:
+        """Whether an event was not yet had as mail; its sender's source position is kept."""
+        if item.sender < 0:
+            return True
+        new = item.source > self.meta.posted.get(item.sender, -1)
+        if new:
+            self.meta.posted[item.sender] = item.source
+        self.meta.mail_repeats += not new
+        return new
+
     def _mine(self, listed: Sequence[Listed]) -> list[Listed]:
-        """Those of this partition. The others are sent to theirs: sent twice, they say the same once more."""
+        """Those of this partition; the others go to theirs, as mail."""
         ids = self.context.items.ids(item.item for item in listed)
         owners = self.context.part_of.of(ids).tolist()
-        for owner, item in zip(owners, listed, strict=True):
-            if owner != self.partition:
-                self.forwards.append((owner, _forward(item)))
+        away = [(owner, item) for owner, item in zip(owners, listed, strict=True) if owner != self.partition]
+        self.forwards += [(owner, self._forward(owner, item)) for owner, item in away]
+        self.meta.forwarded += len(away)
         return [item for owner, item in zip(owners, listed, strict=True) if owner == self.partition]
+
+    def _forward(self, owner: int, item: Listed) -> Output:
+        names = ("type", "time", *CATALOG_FIELDS)
+        given = {name: value for name in names if (value := getattr(item, name)) is not None}
+        source = (self.partition, item.offset + self.delivery.base(CATALOG.name), item.index)
+        body = msgspec.json.encode(given)
+        mail = pack(self.context.signing_key, owner, source, item.received, body, ITEM)
+        return Output(CATALOG.name, item.item.encode(), mail)
 
     # What goes out
 
@@ -390,11 +420,3 @@ class Shelf:
                 document = msgspec.msgpack.encode(self.catalog[at])
                 writes.append(Put(context.keys.catalog(part, name), document))
         return writes
-
-
-def _forward(item: Listed) -> Output:
-    """A catalogue event as a message of its own, received when the original was."""
-    names = ("type", "item", "time", *CATALOG_FIELDS)
-    given = {name: value for name in names if (value := getattr(item, name)) is not None}
-    received = (("received", b"%d" % item.received),)
-    return Output(CATALOG.name, item.item.encode(), msgspec.json.encode(given), received)

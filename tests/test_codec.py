@@ -444,7 +444,7 @@ def test_a_file_is_judged_as_the_worker_does(event: Any) -> None:
 
 
 def catalog(*records: Rec) -> tuple[list[Any], list[DeadLetter]]:
-    return decode_catalog(records, LIMITS)
+    return decode_catalog(records, LIMITS, lambda said, sig: False)
 
 
 def test_catalogue_events() -> None:

@@ -254,7 +254,7 @@ def _listed(partition: Partition) -> None:
 
 def catalog(messages: Sequence[Message], seed: str) -> Tally:
     """All laws of a batch of `catalog`."""
-    listed, dead = decode_catalog(messages, LIMITS)
+    listed, dead = decode_catalog(messages, LIMITS, VERIFY)
     sent = elements.sent(messages, LIMITS)
     whole = {offset for offset, index in sent if index < 0}
     accepted = [(one.offset, -1 if one.offset in whole else one.index) for one in listed]
@@ -266,7 +266,7 @@ def catalog(messages: Sequence[Message], seed: str) -> Tally:
         assert one.item and one.time_ms <= one.received + LIMITS.future_tolerance_ms
         assert FIRST_MS <= one.time_ms < END_MS if one.time else one.time_ms == one.received
         _kept(msgspec.structs.asdict(one))
-    found = [decode_catalog(piece, LIMITS) for piece in bundles(Random(seed), messages)]
+    found = [decode_catalog(piece, LIMITS, VERIFY) for piece in bundles(Random(seed), messages)]
     assert listed == [one for part, _ in found for one in part], "other items by other bundles"
     return Tally(catalog=len(sent))
 
