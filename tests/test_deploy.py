@@ -111,8 +111,15 @@ def test_environment_names_are_settings_and_values_are_valid(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_commands_are_commands_of_the_cli(name: str) -> None:
     assert_command(SERVICES[name]["command"])
-    if "healthcheck" in SERVICES[name]:
-        assert_command(SERVICES[name]["healthcheck"]["test"][1:])
+
+
+def test_the_worker_is_asked_at_its_health_port() -> None:
+    worker = SERVICES["worker"]
+    *command, program = worker["healthcheck"]["test"]
+    assert command == ["CMD", "python", "-c"]
+    compile(program, "healthcheck", "exec")
+    port = worker["environment"]["TIDEWISE_HEALTH_PORT"]
+    assert f"urlopen('http://{Settings.model_validate({}).health_host}:{port}/live')" in program
 
 
 def test_the_worker_has_time_to_stop_by_itself() -> None:
