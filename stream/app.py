@@ -62,7 +62,7 @@ def faust_app(settings: Settings) -> faust.App:
         topic_partitions=settings.partitions,
         web_enabled=False,
         broker_commit_interval=1.0,
-        broker_max_poll_records=settings.poll_records,
+        broker_max_poll_records=min(settings.poll_records, settings.batch_events),
         broker_session_timeout=settings.session_timeout_s,
         broker_rebalance_timeout=settings.rebalance_timeout_s,
         broker_heartbeat_interval=settings.heartbeat_s,

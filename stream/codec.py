@@ -34,12 +34,12 @@ from stream.events import (
     Event,
     bounded,
 )
-from stream.forward import FORWARD, ITEM, Mail, is_mail, open_mail
+from stream.forward import FORWARD, ITEM, MAIL, Mail, is_mail, open_mail
 from stream.mail import position_of, source_of
 from stream.reasons import Reason, explain, reason
 from stream.settings import Settings
 from stream.signing import Verify, said_by_tick
-from stream.times import time_ms, time_text, times_ms
+from stream.times import END_MS, time_ms, time_text, times_ms
 
 __all__ = [
     "Columns",
@@ -229,6 +229,17 @@ def _catalog_readers(id_length: int, items: int) -> _Readers[CatalogItem]:
 _SYNTAX = msgspec.json.Decoder(msgspec.Raw)
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _DEEP = "an event: nothing in it needs more than a few levels"
+MAX_DEPTH = 500
+"""Levels of a message. A bound of our own: msgspec's depends on the stack of whoever calls it."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def _too_deep(value: bytes) -> bool:
+    if len(value) < 2 * MAX_DEPTH or value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
+        return False
+    plain = np.frombuffer(_STRING.sub(b"", value), dtype=np.uint8)
+    steps = np.isin(plain, list(b"[{")).astype(np.int8) - np.isin(plain, list(b"]}"))
+    return int(np.cumsum(steps, dtype=np.int32).max(initial=0)) > MAX_DEPTH
 
 
 @dataclass(slots=True)
@@ -277,7 +288,7 @@ def _doubtful(values: Sequence[bytes], limits: Limits) -> set[int]:
     """
     joined = b"\n".join(values)
     most = limits.max_message_bytes
-    doubtful = {at for at, value in enumerate(values) if len(value) > most}
+    doubtful = {at for at, value in enumerate(values) if len(value) > most or _too_deep(value)}
     if b"\\" in joined or b"\x7f" in joined:
         doubtful.update(at for at, value in enumerate(values) if b"\x7f" in value or _CONTROL.search(value))
     if not _is_utf8(joined):
@@ -343,6 +354,8 @@ def _unreadable(value: bytes, limits: Limits) -> Reason | None:
             return reason("empty", "", "", "one JSON event or a JSON array of them")
         if len(value) > limits.max_message_bytes:
             return reason("too-large", "", value, f"at most {limits.max_message_bytes} bytes")
+        if _too_deep(value):
+            return reason("too-deep", "", value, _DEEP)
         value.decode()
         _SYNTAX.decode(value)
     except UnicodeDecodeError as error:
@@ -417,7 +430,8 @@ def _received(records: Sequence[Record]) -> I64:
         told = next((value for name, value in records[at].headers if name == "received"), b"")
         if told.isdigit() and len(told) <= 15:
             stamps[at] = min(stamps[at], int(told))
-    return np.array(stamps, dtype=np.int64)
+    # A producer's clock may say anything where the topic keeps its timestamps.
+    return np.clip(np.array(stamps, dtype=np.int64), 0, END_MS - 1)
 
 
 # Judging
@@ -526,7 +540,7 @@ def decode(
     ``items`` learns the names that appear in accepted events, ``verify`` tells the partition's own ticks and
     mail. One bad event of an array costs only itself. About 2 µs an event in bundles of 2,000.
     """
-    if not any(is_mail(record.value) for record in records):
+    if not _has_mail(records):
         return _decode(records, items, limits, verify)
     post = _Post.of(records, verify, FORWARD)
     columns, dead = _decode(post.opened, items, limits, verify)
@@ -621,6 +635,11 @@ def _interactions(facts: _Facts, items: Items, limits: Limits) -> tuple[I32, I32
 # Mail
 
 
+def _has_mail(records: Sequence[Record]) -> bool:
+    """Whether there may be mail; in one look, for mostly there is none. 40 ns a record."""
+    return MAIL in b"\n".join([record.value or b"" for record in records])
+
+
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """The record of a forwarded event, as if it had come here at once."""
@@ -708,7 +727,7 @@ def decode_catalog(
     records: Sequence[Record], limits: Limits, verify: Verify
 ) -> tuple[list[Listed], list[DeadLetter]]:
     """Decode and validate the records of `catalog`, in order. Never raises because of what they hold."""
-    if not any(is_mail(record.value) for record in records):
+    if not _has_mail(records):
         return _decode_catalog(records, limits)
     post = _Post.of(records, verify, ITEM)
     listed, dead = _decode_catalog(post.opened, limits)

@@ -117,6 +117,7 @@ class Delivery:
     _held: Head = field(init=False)
     _seen: dict[str, int] = field(default_factory=dict)
     """How far bundles reached that began beyond the position."""
+    _verified: dict[str, Position] = field(default_factory=dict)
 
     reached: dict[str, Position] = field(init=False)
     """Where the next record of each topic is here: ahead of the head until the next transaction."""
@@ -163,27 +164,29 @@ class Delivery:
         return held
 
     async def verify(self) -> None:
-        """What only silence would hide: a store that went back in time, a log that was made anew.
+        """What silence would hide: a store that went back in time, a log made anew, records passed over.
 
-        Two trips and a record. Raises Fenced when the head is not what this worker wrote, LogMismatch.
+        A few trips. Raises Fenced when the head is not what this worker wrote, LogMismatch.
         """
         if await self.session.head() != self._held:
             raise Fenced(f"the head of {self.part} is not what this worker wrote")
-        for topic in self.topics:
-            await self._check_log(topic, self.reached[topic])
+        for topic, reached in self.reached.items():
+            await self._check_log(topic, reached)
+            if self._verified.get(topic) == reached:
+                await self._look_ahead(topic, reached)
+        self._verified = dict(self.reached)
 
-    async def look_ahead(self) -> None:
-        """While nothing comes: does something wait at the position all the same? Then it is a gap.
+    async def _look_ahead(self, topic: str, reached: Position) -> None:
+        """Where nothing came since the last look: does something wait at the position? Then it is a gap.
 
         Kafka may hold a commit above the position (the store went back in time, and the commit that said so
         failed): the group then reads from there, and in silence nobody would notice.
         """
-        for topic, reached in self.reached.items():
-            _, end = await self.ports.log.bounds(topic, self.partition)
-            if reached.offset < end and (
-                record := await self.ports.log.read(topic, self.partition, reached.offset, _AHEAD_S)
-            ):
-                self._seen[topic] = max(record.offset + 1, self._seen.get(topic, 0))
+        _, end = await self.ports.log.bounds(topic, self.partition)
+        if reached.offset < end and (
+            record := await self.ports.log.read(topic, self.partition, reached.offset, _AHEAD_S)
+        ):
+            self._seen[topic] = max(record.offset + 1, self._seen.get(topic, 0))
 
     async def _check_log(self, topic: str, held: Position) -> None:
         if why := await misfit(self.ports.log, topic, self.partition, held):

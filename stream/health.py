@@ -153,7 +153,15 @@ class Tracker:
             marks[key] = mark = self._mark(now, key, position, waits)
             waiting_s = now - mark.waits_since if mark.waits_since is not None else 0.0
             samples.append(
-                Sample(*key, position, end, now - mark.moved_at, waiting_s, trouble.text, trouble.refused)
+                Sample(
+                    *key,
+                    position,
+                    end,
+                    round(now - mark.moved_at, 3),
+                    round(waiting_s, 3),
+                    trouble.text,
+                    trouble.refused,
+                )
             )
         self._marks = marks
         return samples

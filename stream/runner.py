@@ -16,7 +16,7 @@ from faust.types import EventT
 
 from state.store import Doubt, Fenced, StoreFull
 from stream.delivery import Delivery, LogMismatch
-from stream.transport import Bundle, bundle_of
+from stream.transport import BUNDLE_BYTES, Bundle, bundle_of
 
 log = structlog.get_logger(__name__)
 
@@ -103,11 +103,17 @@ class Runner:
             events = [await asyncio.wait_for(self._inbox.get(), self._pulse_s)]
         except TimeoutError:
             return []
-        count = len(bundle_of(events[0]).records)
-        while count < self._batch_events and not self._inbox.empty():
+        count, size = self._measure(events[0])
+        while count < self._batch_events and size < BUNDLE_BYTES and not self._inbox.empty():
             events.append(self._inbox.get_nowait())
-            count += len(bundle_of(events[-1]).records)
+            more, larger = self._measure(events[-1])
+            count, size = count + more, size + larger
         return events
+
+    @staticmethod
+    def _measure(event: EventT[Any]) -> tuple[int, int]:
+        bundle = bundle_of(event)
+        return len(bundle.records), bundle.size
 
     async def _attempt(self, events: list[EventT[Any]]) -> bool:
         """Process, or read again from the position. False: the partition is lost, or the process must end."""
@@ -136,8 +142,6 @@ class Runner:
         if seeking or now >= self._verify_at:
             self._verify_at = now + VERIFY_S
             await delivery.verify()
-            if not events:
-                await delivery.look_ahead()
         if seeking:
             log.info("reading from the position", partition=self.name, missing=delivery.gap())
             self._anew, self._seek_after = False, now + SEEK_AGAIN_S
@@ -145,6 +149,8 @@ class Runner:
         if events:
             await self.side.handle([bundle_of(event) for event in events])
             self._held += [event for event in events if delivery.covers(bundle_of(event))]
+            for event in events:
+                bundle_of(event).records = ()  # an item partition acknowledges long after
         if await self.side.pulse(not self._inbox.empty()):
             self._acknowledge()
 

@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     )
     max_event_items: int = Field(500, ge=1, description="Most items in one event; a longer list is refused.")
     max_id_length: int = Field(
-        256, ge=8, description="Longest user, item, session or event id, in characters."
+        256, ge=8, le=16_383, description="Longest user, item, session or event id, in characters."
     )
     future_tolerance_s: float = Field(
         300.0, ge=0, description="An event dated later than its receipt by more goes to dead letters."

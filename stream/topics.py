@@ -59,12 +59,13 @@ TOPICS = (
 def config_of(topic: Topic, settings: Settings) -> dict[str, str]:
     """The topic's configuration; dead letters take twice what events do, internal mail eight times."""
     sent = settings.max_message_bytes
-    # The largest event still fits when it is forwarded: mail adds the user as the key, and a frame.
+    # The largest event still fits when it is forwarded: mail adds user or item as the key, and a frame.
     mail = sent + 4 * settings.max_id_length + 1024
     most = {
         EVENTS.name: mail,
-        DEAD_LETTERS.name: 2 * mail,
+        CATALOG.name: mail,
         INCREMENTS.name: 8 * sent,
         NEIGHBORS.name: 2 * sent,
+        DEAD_LETTERS.name: 2 * mail,
     }
     return topic.config | {"max.message.bytes": str(most.get(topic.name, sent))}

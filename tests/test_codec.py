@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.codec import Columns, DeadLetter, Limits, check, decode, decode_catalog
+from stream.codec import MAX_DEPTH, Columns, DeadLetter, Limits, check, decode, decode_catalog
 from stream.core.items import Items
 from stream.events import CODE, ENGAGEMENT_KINDS, KINDS, OTHER, TICK, Event
 from stream.settings import Settings
 from stream.signing import tick_event, verifier
-from stream.times import time_text
+from stream.times import END_MS, time_text
 from tests.corpus.events import EXAMPLES
 
 LIMITS = Limits.of(Settings())
@@ -282,6 +282,32 @@ def test_events_without_what_all_need(name: str) -> None:
     event = view()
     del event[name]
     assert refused(encoded(event)) == ("missing-field", name)
+
+
+@pytest.mark.parametrize(("levels", "accepted"), [(MAX_DEPTH - 2, True), (MAX_DEPTH - 1, False)])
+@pytest.mark.parametrize("frames", [0, 150])
+def test_how_deep_an_event_may_be_does_not_depend_on_the_caller(
+    levels: int, accepted: bool, frames: int
+) -> None:
+    quoted = b'"' + b"[" * 2000 + b'\\"",'  # brackets in a text are no levels
+    deep = VIEW.replace(
+        b"{", b'{"context":{"said":' + quoted + b'"x":' + b"[" * levels + b"]" * levels + b"},"
+    )
+
+    def deeper(more: int) -> tuple[Columns, list[DeadLetter]]:
+        return deeper(more - 1) if more else read(deep)
+
+    columns, dead = deeper(frames)
+    assert (len(columns.time), [letter.reason.code for letter in dead]) == (
+        (1, []) if accepted else (0, ["too-deep"])
+    )
+
+
+@pytest.mark.parametrize("stamp", [-(10**15), -1, 10**15, 2**62])
+def test_a_record_may_be_stamped_with_any_time(stamp: int) -> None:
+    columns, dead = decode([Rec(VIEW, timestamp=stamp)], Items(), LIMITS, lambda said, sig: False)
+    assert [letter.reason.code for letter in dead] == (["future"] if stamp < 0 else [])
+    assert (columns.received == END_MS - 1).all()
 
 
 def test_a_value_too_large_for_a_number() -> None:
