@@ -452,3 +452,26 @@ def test_the_largest_event_fits_into_the_topic_when_it_is_forwarded() -> None:
         assert len(batch.build()) <= int(config_of(EVENTS, bounds)["max.message.bytes"])
         columns, dead = decode([record(value)], Items(), Limits.of(bounds), verifier(KEY, 1))
         assert columns.user == [user] and not dead
+
+
+async def counted(cuts: Sequence[int]) -> tuple[dict[int, list[bytes | None]], list[str]]:
+    """The logs and the users' keys after a stranger's mail and events of his behind it, in these batches."""
+    world = World()
+    for shopper in world.shoppers:
+        await shopper.take()
+    body = orjson.dumps(VIEW | {"user": HERE[2]})
+    for value in (pack(KEY, 1, (0, 1, 0), START_MS, body), body, body, BODY):
+        world.append(1, value)
+    for cut in cuts:
+        await world.process(1, cut)
+    await world.settle()
+    logs = {p: [each.value for each in log] for p, log in world.logs.items()}
+    return logs, sorted(key for key in world.store.strings if ":user:" in key)
+
+
+def test_a_stranger_is_never_taken_for_a_user_of_the_partition() -> None:
+    """Whatever batches his mail and his events come in: the events go on."""
+    logs, keys = asyncio.run(counted([4]))
+    assert [len(logs[p]) for p in range(PARTITIONS)] == [0, 4, 2] and len(keys) == 3
+    for cuts in ([1, 3], [2, 2], [3, 1], [1, 1, 1, 1]):
+        assert asyncio.run(counted(cuts)) == (logs, keys)
