@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from stream.doctor import Finding, examine
+from stream.embedded import free_port
 from stream.health import Input, Inside, Sample, Seen, Tracker, Trouble, judge
 from stream.settings import Settings
 from tests.e2e.harness import START_S, eventually
-from tests.e2e.places import Place, ask, place, silence
+from tests.e2e.places import PatchedWorker, Place, ask, place, silence
 
 WEDGED = """
 import asyncio
@@ -164,12 +165,14 @@ async def test_outages_take_readiness_and_not_life(here: Place) -> None:
         return 20 == sum(each["position"] for each in inputs) == sum(each["end"] or 0 for each in inputs)
 
     await eventually(counted, START_S)
-    for server, name in ((here.store, "store"), (here.broker, "broker")):
+    for server in (here.store, here.broker):
         silence(server)
-        await told(here, "ready", 503, f"the {name} does not answer")
-        await told(here, "live", 200, f"the {name} does not answer")
+    away = ("the store does not answer", "the broker does not answer")
+    await told(here, "ready", 503, *away)
+    await told(here, "live", 200, *away)
+    for server in (here.store, here.broker):
         os.kill(server.pid or 0, signal.SIGCONT)
-        await told(here, "ready", 200)
+    await told(here, "ready", 200)
     await here.command("CONFIG", "SET", "maxmemory", "1")
     await here.send(5)
     await told(here, "ready", 503, "cannot go on", "refuses writes")
@@ -177,7 +180,8 @@ async def test_outages_take_readiness_and_not_life(here: Place) -> None:
     assert (await ask(here.settings, "live"))[0] == 200
 
 
-async def test_a_wedged_consumer_is_not_live_and_the_doctor_says_so(here: Place) -> None:
+async def wedged(here: Place) -> Finding:
+    """It stops fetching; its heartbeats go on."""
     worker = here.work(WEDGED)
     await told(here, "ready", 200)
     await here.send(1)
@@ -185,18 +189,36 @@ async def test_a_wedged_consumer_is_not_live_and_the_doctor_says_so(here: Place)
     await here.send(30)
     finding, _ = await asyncio.gather(workers(here.settings), told(here, "live", 503, "has not moved from"))
     assert worker.process.poll() is None
-    assert finding.level == "error"
-    assert "no progress in" in finding.detail
-    assert "1 in group" in finding.detail
+    return finding
 
 
-async def test_a_worker_that_stands_still_is_found_by_the_doctor(tmp_path: Path) -> None:
-    async with place(tmp_path, session_timeout_s=8.0) as here:
-        worker = here.work()
+async def stopped(here: Place) -> Finding:
+    """Nothing of it goes on, but its session lasts for a while."""
+    worker = here.work()
+    await told(here, "ready", 200)
+    worker.process.send_signal(signal.SIGSTOP)
+    await here.send(5)
+    finding = await workers(here.settings)
+    assert (await ask(here.settings, "live"))[0] == 0
+    return finding
+
+
+async def test_workers_that_stand_still_are_found(here: Place, tmp_path: Path) -> None:
+    async with place(tmp_path, session_timeout_s=8.0) as other:
+        for finding in await asyncio.gather(wedged(here), stopped(other)):
+            assert finding.level == "error"
+            assert "1 in group" in finding.detail
+            assert "no progress in" in finding.detail
+
+
+async def test_a_stand_by_is_ready(tmp_path: Path) -> None:
+    async with place(tmp_path, partitions=1) as here:
+        here.work()
         await told(here, "ready", 200)
-        worker.process.send_signal(signal.SIGSTOP)
-        await here.send(5)
-        finding = await workers(here.settings)
-        assert finding.level == "error"
-        assert "no progress in" in finding.detail
-        assert (await ask(here.settings, "live"))[0] == 0
+        settings = here.settings.model_copy(update={"health_port": free_port()})
+        second = PatchedWorker(settings, tmp_path, "")
+        try:
+            other = Place(here.broker, here.store, settings, tmp_path, second)
+            assert {(await told(each, "ready", 200))["owned"] for each in (other, here)} == {0, 2}
+        finally:
+            second.kill()
