@@ -220,20 +220,11 @@ def run_until_signal(start: Callable[[asyncio.Event], Awaitable[None]], stop_wit
             ending.put(False)
 
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner() as runner:
             runner.run(main())
     finally:
         gc.freeze()  # half a second of the end would be spent on collecting what goes with the process
         closed.set()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not on Windows
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
 
 
 def _end_after(ending: SimpleQueue[bool], closed: threading.Event, seconds: float) -> None:
