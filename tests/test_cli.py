@@ -39,8 +39,8 @@ from stream.settings import Settings
 from tests.e2e.harness import environment
 
 COMMANDS = (
-    *("up", "worker", "demo", "replay", "validate", "digest", "doctor", "topics create"),
-    *("lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
+    *("up", "worker", "demo", "replay", "validate", "digest", "mend", "doctor"),
+    *("topics create", "lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
 )
 GOOD = b'{"id":"e1","type":"view_item","time":"2026-05-01T12:30:00Z","user":"ann","item":"mug"}'
 ITEM = b'{"type":"item","item":"mug","name":"Red mug"}'
@@ -192,6 +192,7 @@ def test_a_wrong_toml_file_is_told_without_a_trace(cli: Cli, tmp_path: Path, tom
         ["lookup", "trending"],
         ["lookup", "user", "ann"],
         ["digest"],
+        ["mend"],
         ["topics", "create"],
         ["replay", "simulator", "--events", "10"],
         ["doctor"],
