@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from state.keys import Keys
 from state.memory import MemoryStore
-from stream.codec import Columns, DeadLetter, Limits, Record, check, decode
+from stream.codec import Columns, DeadLetter, Limits, Record, check, decode, parts
 from stream.contexts import Contexts
 from stream.core.items import Items
 from stream.core.users import Bounds, UserTable
@@ -37,6 +37,8 @@ from stream.status import tallies
 from stream.times import time_text
 from stream.topics import EVENTS, config_of
 from stream.transport import Bundle, StockRecord
+from tests.fuzz.messages import LIMITS as FUZZED
+from tests.fuzz.messages import Feed
 from tests.test_step import KINDS, START_MS, event
 
 KEY, PARTITIONS = b"a key", 3
@@ -177,6 +179,21 @@ def test_taking_events_is_reading_only_those(messages: list[bytes], data: st.Dat
     assert [(at, msgspec.structs.asdict(one)) for at, one in taken.details.items()] == [
         (at, msgspec.structs.asdict(one)) for at, one in alone.details.items()
     ]
+
+
+@pytest.mark.parametrize("seed", ["a", "b", "c"])
+def test_whatever_is_accepted_here_is_accepted_there(seed: str) -> None:
+    """Adversarial bytes: none that one partition accepts is refused, or read otherwise, once forwarded."""
+    sent = {each.offset: each for each in Feed(seed).batch(1000)}
+    columns, _ = decode([*sent.values()], Items(), FUZZED, verifier(KEY, 0))
+    held = {at: parts(sent[at].value or b"") for at in set(columns.offset.tolist())}
+    places = zip(columns.offset.tolist(), columns.index.tolist(), columns.received.tolist(), strict=True)
+    mail = [pack(KEY, 1, (0, at, n), received, held[at][n]) for at, n, received in places]
+    records = [record(value, at) for at, value in enumerate(mail)]
+    opened, dead = decode(records, Items(), FUZZED, verifier(KEY, 1))
+    assert len(mail) > 300 and not dead and opened.user == columns.user
+    for name in ("time", "received", "kind", "units", "id", "event"):
+        assert (getattr(opened, name) == getattr(columns, name)).all(), name
 
 
 # Routing
