@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka fuzz check bench clean
+.PHONY: help demo test test-kafka faults fuzz check bench clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -20,7 +20,10 @@ test: $(VENV)/installed-dev ## All tests, on the embedded broker and store
 	$(BIN)/python -m pytest tests
 
 test-kafka: $(VENV)/installed-dev ## The end-to-end suite on Apache Kafka (needs Java 17 and Maven)
-	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest tests/e2e tests/test_transport.py tests/test_admin.py tests/test_doctor.py
+	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest tests/e2e tests/faults tests/test_transport.py tests/test_admin.py tests/test_doctor.py
+
+faults: $(VENV)/installed-dev ## Kill, stop and cut everything, on three Kafka nodes: nothing lost, nothing twice (45 minutes)
+	$(BIN)/python -m tests.faults --json
 
 fuzz: $(VENV)/installed-dev ## A million generated events: none crashes a worker, none is silently dropped
 	$(BIN)/python -m tests.fuzz --events 1000000 --json

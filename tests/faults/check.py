@@ -230,23 +230,27 @@ def elements(value: bytes | None) -> int:
 
 
 _EVENT_SUMS = ("accepted", "repeats", "dead", "forwarded", "ticks", "mail_repeats")
-_CATALOG_SUMS = ("catalog", "dead")
+_CATALOG_SUMS = ("catalog", "dead", "forwarded", "mail_repeats")
 
 
 async def _sums(verdict: Verdict, settings: Settings, store: Store, records: Records) -> None:
     """Each partition's tallies against the log, by a reading of our own."""
-    for topic, side, meta, names in (
-        (EVENTS, "u", ShopperMeta, _EVENT_SUMS),
-        (CATALOG, "i", ShelfMeta, _CATALOG_SUMS),
-    ):
-        there: Counter[int] = Counter()
-        for record in records[topic.name]:
-            there[record.partition] += elements(record.value)
-        for p in range(settings.partitions):
-            (blob,) = await store.get([Keys(settings.prefix).meta(f"{side}{p}")])
-            held: Any = msgspec.msgpack.decode(blob, type=meta) if blob else meta()
-            tallies = {name: getattr(held, name, 0) for name in names}
-            _compare(verdict, f"{topic.name}/{p}", there[p], tallies)
+    keys, partitions = Keys(settings.prefix), range(settings.partitions)
+    events, items = _counted(records[EVENTS.name]), _counted(records[CATALOG.name])
+    blobs = await store.get([keys.meta(f"{side}{p}") for side in "ui" for p in partitions])
+    for p, shopper, shelf in zip(partitions, blobs, blobs[settings.partitions :], strict=False):
+        user = msgspec.msgpack.decode(shopper, type=ShopperMeta) if shopper else ShopperMeta()
+        _compare(verdict, f"{EVENTS.name}/{p}", events[p], {n: getattr(user, n) for n in _EVENT_SUMS})
+        item = msgspec.msgpack.decode(shelf, type=ShelfMeta) if shelf else ShelfMeta()
+        _compare(verdict, f"{CATALOG.name}/{p}", items[p], {n: getattr(item, n) for n in _CATALOG_SUMS})
+
+
+def _counted(records: Sequence[Any]) -> Counter[int]:
+    """Elements by partition."""
+    counted: Counter[int] = Counter()
+    for record in records:
+        counted[record.partition] += elements(record.value)
+    return counted
 
 
 def _compare(verdict: Verdict, where: str, there: int, tallies: Mapping[str, int]) -> None:

@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from state.keys import Keys
 from state.model import Epoch, Head
-from stream.admin import connected
+from stream.admin import connected, create_topics
 from stream.topics import EVENTS
 from tests.faults.check import ports, read_all
 from tests.faults.rounds import Disturb, Hand, Round
@@ -24,11 +24,14 @@ from tests.faults.worker import POINTS
 from tests.faults.workload import play, poison
 
 Busy = Callable[[], bool]
+ANYWHERE = "anywhere"
+"""Where a worker was killed that did not come to its point."""
 POINT_WITHIN_S = 12.0
 """A worker that has not come to its point by then is killed where it is."""
 SLOTS = 3
 """Workers at a time while they are killed: one of them is on its way."""
 COMPACTED_WITHIN_S = 60.0
+SEVERAL_WITHIN_S, REFUSED_WITHIN_S = 60.0, 60.0
 REFUSED = 3
 """Exit code of a worker whose store and log do not belong together."""
 
@@ -55,12 +58,12 @@ async def kill(each: Round) -> None:
         await asyncio.gather(*(slot(busy) for _ in range(SLOTS)))
 
 
-async def _kill_one(each: Round, point: str, busy: Busy) -> None:
+async def _kill_one(each: Round, point: str, busy: Busy, within_s: float = POINT_WITHIN_S) -> None:
     often = point.startswith("batch")  # a worker takes few partitions, and checkpoints once a second
     hand = await each.start(f"{point}:{each.rng.randint(1, 8 if often else 2)}", ready=False)
-    code = await hand.ended(POINT_WITHIN_S)
+    code = await hand.ended(within_s)
     if busy():
-        each.trials[point if code == -signal.SIGKILL else "anywhere"] += 1
+        each.trials[point if code == -signal.SIGKILL else ANYWHERE] += 1
     hand.kill()
 
 
@@ -321,6 +324,51 @@ async def _count_gaps(each: Round, name: str) -> int:
     return gaps
 
 
+async def recreated(each: Round) -> None:
+    """`events` is deleted and made again: the worker that runs ends and says why, and so does a new one.
+
+    The log that the deployment has counted is checked before: afterwards it is gone.
+    """
+    await each.start()
+    async with each.shopping():
+        pass
+    await each.judge()
+    running = await each.start()
+    async with connected(each.settings) as client:
+        await client.delete_topics([EVENTS.full(each.settings)])
+    await asyncio.sleep(2.0)
+    await create_topics(each.settings)
+    await play(each.messages(), each.settings)
+    for hand in (running, await each.start(ready=False)):
+        hand.expected.add(REFUSED)
+        code = await hand.ended(REFUSED_WITHIN_S)
+        each.trials["refused"] += code == REFUSED
+        if code is None:
+            each.problems.append(f"a worker goes on with a log made anew, see {hand.path}")
+
+
+# For a quick look
+
+
+async def several(each: Round) -> None:
+    """A few of all, one after the other, on whatever broker and store there are."""
+    proxy, points = (
+        each.bench.the_store_proxy,
+        ("batch-3-after-exec", "item-lists-sent", "take-3-outbox-sent"),
+    )
+    await each.start()
+    async with each.steady_shopping() as busy:
+        await asyncio.gather(*(_kill_one(each, point, busy, SEVERAL_WITHIN_S) for point in points))
+        await each.start()
+        await _stun(each, each.alive[0], busy)
+        await proxy.cut()
+        each.trials["cut"] += busy()
+        await proxy.stall(2.5)
+        each.trials["stalled"] += busy()
+        await each.stop(each.alive[0])
+        each.trials["leave"] += busy()
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A fault, how many trials of it a whole run wants, and the most rounds it takes for them.
@@ -350,4 +398,5 @@ FAULTS: dict[str, Fault] = {
     "poisoned": Fault(poisoned, 5, 2),
     "aborted": Fault(aborted, 2, 2),
     "compacted": Fault(compacted, 2, 2),
+    "recreated": Fault(recreated, 2, 1),
 }

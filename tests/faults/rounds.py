@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import secrets
 import shutil
@@ -54,6 +55,7 @@ class Bench:
     worker_broker_url: str
     worker_store_url: str
     folder: Path
+    partitions: int = 4
     replication: int = 1
     session_timeout_s: float = 6.0
     heartbeat_s: float = 1.0
@@ -61,6 +63,13 @@ class Bench:
     valkey: Valkey | None = None
     store_proxy: Proxy | None = None
     node_proxies: list[Proxy] = field(default_factory=list)
+
+    async def mend(self) -> None:
+        """Start what a round that failed left dead, and give memory back."""
+        down = [node for node in self.the_cluster.nodes.values() if node.pid is None]
+        for server in (*down, *([self.the_valkey] if self.the_valkey.pid is None else [])):
+            await asyncio.to_thread(server.start)
+        await asyncio.to_thread(self.the_valkey.config, "maxmemory", 0)
 
     @property
     def the_cluster(self) -> Cluster:
@@ -82,12 +91,12 @@ class Bench:
 
 
 @asynccontextmanager
-async def whole_bench(folder: Path) -> AsyncIterator[Bench]:
-    """Three nodes of Apache Kafka and a Valkey, all with a proxy in front."""
+async def whole_bench(folder: Path, nodes: int = 3) -> AsyncIterator[Bench]:
+    """Nodes of Apache Kafka and a Valkey, all with a proxy in front."""
     async with AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(Proxy(0)) for _ in range(3)]
-        cluster = Cluster(3, [proxy.port for proxy in nodes])
-        for proxy, port in zip(nodes, cluster.behind, strict=True):
+        proxies = [await stack.enter_async_context(Proxy(0)) for _ in range(nodes)]
+        cluster = Cluster(nodes, [proxy.port for proxy in proxies])
+        for proxy, port in zip(proxies, cluster.behind, strict=True):
             proxy.target_port = port
         await stack.enter_async_context(cluster)
         valkey = await stack.enter_async_context(Valkey("always"))
@@ -98,13 +107,13 @@ async def whole_bench(folder: Path) -> AsyncIterator[Bench]:
             worker_broker_url=cluster.proxied_url,
             worker_store_url=f"redis://127.0.0.1:{store.port}/0",
             folder=folder,
-            replication=3,
+            replication=nodes,
             session_timeout_s=2.0,
             heartbeat_s=0.4,
             cluster=cluster,
             valkey=valkey,
             store_proxy=store,
-            node_proxies=nodes,
+            node_proxies=proxies,
         )
 
 
@@ -180,6 +189,7 @@ class Round:
     problems: list[str] = field(default_factory=list)
     hands: list[Hand] = field(default_factory=list)
     verdict: Verdict = field(default_factory=Verdict)
+    judged: bool = False
     same_as: str = ""
     """A digest that this round must reach, too."""
     settings: Settings = field(init=False)
@@ -194,6 +204,7 @@ class Round:
         values = {
             "prefix": name,
             "topic_prefix": f"{name}.",
+            "partitions": bench.partitions,
             "replication": bench.replication,
             "signing_key": "rounds",
             "session_timeout_s": bench.session_timeout_s,
@@ -208,7 +219,9 @@ class Round:
 
     def sibling(self) -> Round:
         """The same log under another name."""
-        return replace(self, kind="recorded", trials=Counter(), problems=[], hands=[], verdict=Verdict())
+        return replace(
+            self, kind="recorded", judged=False, trials=Counter(), problems=[], hands=[], verdict=Verdict()
+        )
 
     async def prepare(self) -> None:
         """Its topics."""
@@ -216,11 +229,18 @@ class Round:
 
     # The workload
 
-    def messages(self) -> list[Message]:
+    def messages(self, seed: int = 0) -> list[Message]:
         """The plan: live, or last year's."""
         now_ms = time.time_ns() // 1_000_000
         start_ms = now_ms if self.kind == "live" else LAST_YEAR_MS
-        return plan(self.seed, self.kind, seconds=self.seconds, count=self.count, start_ms=start_ms)
+        return plan(
+            seed or self.seed,
+            self.kind,
+            seconds=self.seconds,
+            count=self.count,
+            start_ms=start_ms,
+            partitions=self.bench.partitions,
+        )
 
     @asynccontextmanager
     async def shopping(self, **more: Any) -> AsyncIterator[Callable[[], bool]]:
@@ -228,6 +248,26 @@ class Round:
         task = asyncio.create_task(play(self.messages(), self.settings, seed=self.seed, **more))
         try:
             yield lambda: not task.done()
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    @asynccontextmanager
+    async def steady_shopping(self) -> AsyncIterator[Callable[[], bool]]:
+        """Plans play one after the other, until the body is done."""
+        done = asyncio.Event()
+
+        async def plans() -> None:
+            for more in itertools.count():
+                await play(self.messages(1000 * self.seed + more), self.settings)
+                if done.is_set():
+                    return
+
+        task = asyncio.create_task(plans())
+        try:
+            yield lambda: not task.done()
+            done.set()
             await task
         finally:
             task.cancel()
@@ -257,6 +297,7 @@ class Round:
 
     async def judge(self) -> None:
         """Wait until all is done, and compare."""
+        self.judged = True
         self.verdict = await check(self.settings, await self.freeze())
         if self.same_as not in ("", self.verdict.digest):
             self.verdict.digest_equal = False
@@ -345,7 +386,8 @@ async def run_round(
         async with asyncio.timeout(ROUND_S):
             await each.prepare()
             await disturb(each)
-            await each.judge()
+            if not each.judged:
+                await each.judge()
     except Exception as error:
         each.problems.append(f"{type(error).__name__}: {error}"[:2000])
     finally:
