@@ -30,7 +30,7 @@ from stream.contexts import Contexts
 from stream.core.items import Items
 from stream.delivery import Ports
 from stream.follower import Follower
-from stream.health import Health, Inside, Noted, plain
+from stream.health import Health, Inside, Trouble
 from stream.kafka import KafkaLog, KafkaSender
 from stream.runner import Runner
 from stream.settings import Settings
@@ -155,8 +155,7 @@ class Worker:
             for delivery in [runner.side.delivery]
             for topic in delivery.topics
         }
-        sides = {name: runner.side for name, runner in self.runners.items()}
-        troubles = {name: s.trouble for name, s in sides.items() if isinstance(s, Noted) and s.trouble}
+        troubles = {name: Trouble.of(r.trouble) for name, r in self.runners.items() if r.trouble}
         return Inside(self.state, self.state == WORKING, positions, troubles)
 
     async def _work(self) -> None:
@@ -214,8 +213,7 @@ class Worker:
             except Exception as error:
                 log.exception("neighbours cannot be followed")
                 return self.fail(error)
-            sides = [plain(runner.side) for runner in self.runners.values()]
-            shelves = [side for side in sides if isinstance(side, Shelf)]
+            shelves = [runner.side for runner in self.runners.values() if isinstance(runner.side, Shelf)]
             noted = [shelf.note(follower.stale, follower.flagged) for shelf in shelves]
             follower.stale.difference_update(*noted)
             follower.flagged.clear()
@@ -389,7 +387,7 @@ class Worker:
         settings = self.settings
         runner = Runner(
             name,
-            Noted(side),
+            side,
             batch_events=settings.batch_events,
             pulse_s=0.1 if name[0] == "u" else min(settings.publish_s, settings.checkpoint_s) / 2,
             reread=self._reread,

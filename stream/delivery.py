@@ -27,8 +27,8 @@ from stream.codec import Record
 from stream.transport import Bundle
 
 _FORMAT = 1
-_AHEAD_S = 0.3
-"""Wait for a record that is there or not: behind the last one there may be transaction markers."""
+_THERE_S, _AHEAD_S = 5.0, 0.5
+"""Waits for a record that must be there, and for one that need not, behind the end that the broker tells."""
 
 
 class Log(Protocol):
@@ -278,8 +278,9 @@ async def misfit(log: Log, topic: str, partition: int, held: Position) -> str:
         return f"{where}, but the log begins at {begin}: retention removed unread events"
     if held.offset == begin or not held.time_ms:
         return ""
-    before = await log.read(topic, partition, held.offset - 1)
     # The record itself decides: the embedded broker understates the end by up to a batch.
+    within_s = _THERE_S if held.offset <= end else _AHEAD_S
+    before = await log.read(topic, partition, held.offset - 1, within_s)
     if before is None:
         return f"{where}, but the log ends at {end}: it was made anew or cut" if held.offset > end else ""
     if before.offset >= held.offset:

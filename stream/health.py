@@ -25,9 +25,7 @@ from aiokafka.errors import KafkaError
 from state.keys import Keys
 from state.redis import RedisStore
 from state.store import StoreFull
-from stream.runner import Side
 from stream.settings import Settings
-from stream.transport import Bundle
 
 log = structlog.get_logger(__name__)
 
@@ -112,10 +110,15 @@ def _said(each: Sample) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """The newest error of a partition."""
+    """The newest error of a partition; ``refused``: by a store that is full, or by the broker."""
 
     text: str
     refused: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> Trouble:
+        """From the error."""
+        return cls(repr(error), isinstance(error, StoreFull | KafkaError))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,44 +193,6 @@ class Tracker:
 
 def _key(sample: Sample) -> Input:
     return sample.part, sample.topic, sample.partition
-
-
-# Errors of a partition
-
-
-class Noted:
-    """A side that remembers its newest error, until its next pulse succeeds."""
-
-    def __init__(self, side: Side) -> None:
-        self.side = side
-        self.delivery = side.delivery
-        self.trouble: Trouble | None = None
-
-    async def take(self) -> None:
-        """Become the owner."""
-        await self._noting(self.side.take())
-
-    async def handle(self, bundles: Sequence[Bundle]) -> None:
-        """Process bundles, in order."""
-        await self._noting(self.side.handle(bundles))
-
-    async def pulse(self, busy: bool) -> bool:
-        """What is due without input."""
-        done = await self._noting(self.side.pulse(busy))
-        self.trouble = None
-        return done
-
-    async def _noting(self, work: Awaitable[T]) -> T:
-        try:
-            return await work
-        except Exception as error:
-            self.trouble = Trouble(repr(error), isinstance(error, StoreFull | KafkaError))
-            raise
-
-
-def plain(side: Side) -> Side:
-    """The side itself."""
-    return side.side if isinstance(side, Noted) else side
 
 
 # The watch

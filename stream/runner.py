@@ -63,6 +63,8 @@ class Runner:
         self.name = name
         self.side = side
         self.owned = True
+        self.trouble: BaseException | None = None
+        """The newest error, until something succeeds."""
         self._batch_events = batch_events
         self._pulse_s = pulse_s
         self._reread = reread
@@ -119,17 +121,21 @@ class Runner:
         """Process, or read again from the position. False: the partition is lost, or the process must end."""
         try:
             await self._process(events)
+            self.trouble = None
             return True
         except LogMismatch as error:
             self._fatal(error)
             return False
         except Fenced as error:
+            self.trouble = error
             if not self.owned:
                 return False
             log.warning("taking the partition again", partition=self.name, reason=str(error))
         except PASSING as error:
+            self.trouble = error
             log.warning("waiting for broker or store", partition=self.name, error=repr(error))
         except Exception as error:
+            self.trouble = error
             log.exception("batch failed", partition=self.name, positions=self.side.delivery.reached)
             if self._failed_again() >= ATTEMPTS:
                 self._fatal(error)
@@ -181,6 +187,7 @@ class Runner:
                 self._fatal(error)
                 return False
             except (*PASSING, Fenced) as error:
+                self.trouble = error
                 log.warning("cannot take the partition yet", partition=self.name, error=repr(error))
                 await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
                 attempt += 1
