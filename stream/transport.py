@@ -9,12 +9,13 @@ Faust's own; the agents read both through `bundle_of`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import aiokafka
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, EventT, Message
 
@@ -173,11 +174,13 @@ class BundleThread(CommittedThread):
         self._from.clear()
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Likewise."""
+        """Likewise. Where a rebalance has taken a partition away meanwhile, the next one brings new ones."""
         self._forget_all()
-        found: Mapping[TP, int] = await super().seek_to_committed()
-        # aiokafka seeks to positive offsets only; the others are read off the position at the next fetch.
-        self._from.update({tp: offset for tp, offset in found.items() if offset})
+        found: Mapping[TP, int] = {}
+        with suppress(IllegalStateError):
+            found = await super().seek_to_committed()
+        # A fetch may have gone on from the new positions meanwhile, for nobody: the next looks where it is.
+        self._forget_all()
         return found
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
