@@ -190,6 +190,8 @@ def configure_logging(verbose: bool) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr, force=True)
+    if not verbose:  # it calls every reconnect an error; what we wait for we say ourselves
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 def run_until_signal(start: Callable[[asyncio.Event], Awaitable[None]], stop_within_s: float) -> None:

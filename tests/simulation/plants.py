@@ -93,7 +93,7 @@ PLANTS = {
     "no-gap-check": Plant([(Delivery, "unread", _unread_anyhow)]),
     "mail-repeats": Plant([(Counter, "drops", False), (Keeper, "drops", False)]),
     "old-views": Plant([(Server, "newer", _any_version)]),
-    "no-seek": Plant([(Runner, "_start_over", _start_over_here), (Delivery, "look_ahead", _nothing)]),
+    "no-seek": Plant([(Runner, "_start_over", _start_over_here), (Delivery, "_look_ahead", _nothing)]),
     "shelf-mail-repeats": Plant([(Shelf, "_unseen", _all_unseen)], "shop"),
     "shopper-kept-cache": Plant([(Shopper, "_forget_cache", _forget_once)], "shop"),
 }
