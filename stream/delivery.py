@@ -229,7 +229,13 @@ class Delivery:
         return found
 
     async def _uncovered(self, topic: str, bundle: Bundle, reached: Position) -> Sequence[Record]:
-        if not bundle.records or bundle.records[0].offset >= reached.offset:
+        if not bundle.records or bundle.records[0].offset == reached.offset:
+            return bundle.records
+        if bundle.records[0].offset > reached.offset:
+            # Markers and compaction leave holes; but so does retention that overtakes a worker.
+            begin, _ = await self.ports.log.bounds(topic, self.partition)
+            if why := overtaken(topic, self.partition, reached, begin):
+                raise LogMismatch(f"{why}. {_RESTORE}")
             return bundle.records
         # Read twice, or the beginning of a log made anew, where nothing of this was counted?
         await self._check_log(topic, reached)
@@ -273,11 +279,9 @@ class Delivery:
 async def misfit(log: Log, topic: str, partition: int, held: Position) -> str:
     """Why a position and the log do not belong together; empty: they do, as far as the log can tell."""
     begin, end = await log.bounds(topic, partition)
-    where = f"{topic}/{partition}: the store's position is {held.offset}"
-    if held.offset < begin:
-        return f"{where}, but the log begins at {begin}: retention removed unread events"
-    if held.offset == begin or not held.time_ms:
-        return ""
+    if (why := overtaken(topic, partition, held, begin)) or held.offset == begin or not held.time_ms:
+        return why
+    where = _where(topic, partition, held)
     # The record itself decides: the embedded broker understates the end by up to a batch.
     within_s = _THERE_S if held.offset <= end else _AHEAD_S
     before = await log.read(topic, partition, held.offset - 1, within_s)
@@ -287,6 +291,16 @@ async def misfit(log: Log, topic: str, partition: int, held: Position) -> str:
         return ""  # it was compacted away or removed by retention: nothing to compare with
     made_anew = f"{where}, but another record stands before it: the log was made anew"
     return "" if _after(before, held.base) == held else made_anew
+
+
+def overtaken(topic: str, partition: int, held: Position, begin: int) -> str:
+    """Whether retention removed what was not read, in words; empty: it did not."""
+    lost = f"{_where(topic, partition, held)}, but the log begins at {begin}: retention removed unread events"
+    return lost if held.offset < begin else ""
+
+
+def _where(topic: str, partition: int, held: Position) -> str:
+    return f"{topic}/{partition}: the store's position is {held.offset}"
 
 
 def _after(record: Record, base: int) -> Position:

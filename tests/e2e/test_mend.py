@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 
 from state.keys import Keys
 from state.model import Head
@@ -107,5 +111,33 @@ async def test_a_topic_made_anew_under_a_running_worker_stops_it(settings: Setti
             await make_anew(settings)
             assert await asyncio.to_thread(out.worker.process.wait, 90) == REFUSED
             assert "made anew" in out.worker.log
+        finally:
+            out.worker.kill()
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("left", [0, 1])
+async def test_retention_that_overtakes_a_running_worker_stops_it(
+    settings: Settings, tmp_path: Path, left: int
+) -> None:
+    """``left``: records that stay in each partition, so that there is something to read behind the hole."""
+    async with outside(settings) as out:
+        out.worker = WorkerProcess(settings, tmp_path)
+        try:
+            await out.worker.ready()
+            users = [f"user-{n}" for n in range(12)]
+            await views(out, users)
+            out.worker.process.send_signal(signal.SIGSTOP)
+            await out.send(*(view_item(user, f"{user}-c") for user in users for _ in range(3)))
+            found = Counter(record.partition for record in await out.records(EVENTS))
+            removed = {
+                TopicPartition(EVENTS.full(settings), p): RecordsToDelete(before_offset=n - left)
+                for p, n in found.items()
+            }
+            async with connected(settings) as client:
+                await client.delete_records(removed)
+            out.worker.process.send_signal(signal.SIGCONT)
+            assert await asyncio.to_thread(out.worker.process.wait, 60) == REFUSED
+            assert "retention removed unread events" in out.worker.log
         finally:
             out.worker.kill()
