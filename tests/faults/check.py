@@ -47,6 +47,8 @@ from stream.topics import (
 )
 
 READ_WITHIN_S = 60.0
+_OUTSIDE = (ENGAGEMENTS, DECISIONS, DEAD_LETTERS)
+"""Topics whose messages have an identity by which receivers drop repeats."""
 SHOWN = 8
 """Differences told of each kind."""
 _READ = (EVENTS, CATALOG, RECOMMENDATIONS, NEIGHBORS, ENGAGEMENTS, DECISIONS, DEAD_LETTERS)
@@ -168,6 +170,17 @@ async def check(settings: Settings, settled: Status) -> Verdict:
     return verdict
 
 
+async def check_mended(settings: Settings, before: Records, verdict: Verdict) -> None:
+    """After `events` was made anew and mended: both logs are counted, and no identity names two things."""
+    async with ports(settings) as (store, _):
+        records = await read_all(settings)
+        both = records | {EVENTS.name: before[EVENTS.name] + records[EVENTS.name]}
+        verdict.counted.clear()
+        await _sums(verdict, settings, store, both)
+        for topic in _OUTSIDE:
+            _repeats(verdict, topic.name, records[topic.name])
+
+
 # Digest
 
 
@@ -268,19 +281,15 @@ def _compare(verdict: Verdict, where: str, there: int, tallies: Mapping[str, int
 
 def _messages(verdict: Verdict, records: Records, outputs: Mapping[str, Sequence[Output]]) -> None:
     """What the replay makes is there at least once, nothing else is, and repeats are equal."""
-    for topic in (ENGAGEMENTS, DECISIONS, DEAD_LETTERS):
-        name = topic.name
+    for name in (topic.name for topic in _OUTSIDE):
         wanted = {_identity(name, one): _content(one) for one in outputs[name]}
-        found: dict[object, set[object]] = {}
-        for record in records[name]:
-            found.setdefault(_identity(name, record), set()).add(_content(record))
+        found = _repeats(verdict, name, records[name])
         verdict.counted[name] += len(wanted)
         verdict.counted[f"{name}_repeats"] += len(records[name]) - len(found)
         verdict.miss(name, sorted(map(str, wanted.keys() - found.keys())))
         verdict.repeat(
             f"{name} that the replay does not make", sorted(map(str, found.keys() - wanted.keys()))
         )
-        verdict.repeat(f"{name}, repeats that differ", [i for i, said in found.items() if len(said) > 1])
         both = found.keys() & wanted.keys()
         verdict.differ(
             f"{name} with another content",
@@ -290,6 +299,15 @@ def _messages(verdict: Verdict, records: Records, outputs: Mapping[str, Sequence
                 if wanted[i] not in found[i]
             ],
         )
+
+
+def _repeats(verdict: Verdict, name: str, records: Sequence[Any]) -> dict[object, set[object]]:
+    """What was said under each identity: once, or always the same."""
+    found: dict[object, set[object]] = {}
+    for record in records:
+        found.setdefault(_identity(name, record), set()).add(_content(record))
+    verdict.repeat(f"{name}, repeats that differ", [i for i, said in found.items() if len(said) > 1])
+    return found
 
 
 def _identity(topic: str, message: Any) -> object:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from state.keys import Keys
 from state.model import Epoch, Head
 from stream.admin import connected, create_topics
 from stream.topics import EVENTS
-from tests.faults.check import ports, read_all
+from tests.e2e.harness import environment
+from tests.faults.check import check_mended, ports, read_all
 from tests.faults.rounds import Disturb, Hand, Round
 from tests.faults.worker import POINTS
 from tests.faults.workload import play, poison
@@ -327,24 +330,43 @@ async def _count_gaps(each: Round, name: str) -> int:
 async def recreated(each: Round) -> None:
     """`events` is deleted and made again: the worker that runs ends and says why, and so does a new one.
 
-    The log that the deployment has counted is checked before: afterwards it is gone.
+    After `tidewise mend` a worker goes on; the old log was checked before, for afterwards it is gone.
     """
     await each.start()
     async with each.shopping():
         pass
     await each.judge()
+    before = await read_all(each.settings)
     running = await each.start()
-    async with connected(each.settings) as client:
-        await client.delete_topics([EVENTS.full(each.settings)])
-    await asyncio.sleep(2.0)
-    await create_topics(each.settings)
-    await play(each.messages(), each.settings)
+    await _make_anew(each)
     for hand in (running, await each.start(ready=False)):
         hand.expected.add(REFUSED)
         code = await hand.ended(REFUSED_WITHIN_S)
         each.trials["refused"] += code == REFUSED
         if code is None:
             each.problems.append(f"a worker goes on with a log made anew, see {hand.path}")
+            hand.kill()
+    await _mend(each)
+    await each.freeze()
+    await check_mended(each.settings, before, each.verdict)
+
+
+async def _make_anew(each: Round) -> None:
+    async with connected(each.settings) as client:
+        await client.delete_topics([EVENTS.full(each.settings)])
+    await asyncio.sleep(2.0)
+    await create_topics(each.settings)
+    await play(each.messages(each.seed + 1), each.settings)
+
+
+async def _mend(each: Round) -> None:
+    command = [sys.executable, "-m", "stream.cli", "mend", "--from", "beginning"]
+    with (each.folder / "mend.log").open("wb") as log:
+        done = subprocess.Popen(command, env=environment(each.settings), stdout=log, stderr=log)
+        code = await asyncio.to_thread(done.wait, REFUSED_WITHIN_S)
+    each.trials["mended"] += code == 0
+    if code:
+        each.problems.append(f"`tidewise mend` ended with {code}, see {log.name}")
 
 
 # For a quick look
@@ -398,5 +420,5 @@ FAULTS: dict[str, Fault] = {
     "poisoned": Fault(poisoned, 5, 2),
     "aborted": Fault(aborted, 2, 2),
     "compacted": Fault(compacted, 2, 2),
-    "recreated": Fault(recreated, 2, 1),
+    "recreated": Fault(recreated, 3, 1),
 }

@@ -188,7 +188,8 @@ class Round:
     """What really happened while work was going on, by what it was."""
     problems: list[str] = field(default_factory=list)
     hands: list[Hand] = field(default_factory=list)
-    verdict: Verdict = field(default_factory=Verdict)
+    verdict: Verdict = field(default_factory=lambda: Verdict(digest_equal=False))
+    """Until there is one, nothing is proven."""
     judged: bool = False
     same_as: str = ""
     """A digest that this round must reach, too."""
