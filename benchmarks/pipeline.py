@@ -170,7 +170,7 @@ async def worker(settings: Settings, n: int, profile: str | None) -> float:
 
 async def _measure(settings: Settings, n: int, process: subprocess.Popen[bytes]) -> float:
     store = await RedisStore.open(settings.store_url, Keys(settings.prefix), 5.0)
-    log = KafkaLog(settings, _never)
+    log = KafkaLog(settings)
     await log.start()
     started: tuple[float, int] | None = None
     deadline = time.perf_counter() + 600
@@ -192,10 +192,6 @@ def _finished(now: Status, n: int) -> bool:
     if now.events + now.repeats + now.dead > n:
         raise RuntimeError(f"counted {now} of {n} events")
     return now.events == n and now.settled
-
-
-async def _never(partition: int, offsets: object) -> None:
-    raise AssertionError("a benchmark commits nothing")
 
 
 async def run(n: int, size: int, broker: str, store: str, kind: str, profile: str | None) -> Outcome:

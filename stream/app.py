@@ -12,7 +12,7 @@ import gc
 import secrets
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -166,7 +166,7 @@ class Worker:
         agreed = await self._reach("the store", lambda: self._deployment(store))
         key = self.settings.signing_key or agreed["signing_key"].decode()
         items = Items()
-        kafka_log = await self._open(lambda: KafkaLog(self.settings, self._commit))
+        kafka_log = await self._open(lambda: KafkaLog(self.settings))
         sender = await self._open(lambda: KafkaSender(self.settings))
         follower = await self._open(lambda: Follower(self.settings, items))
         self._contexts = Contexts(self.settings, items, follower, key.encode())
@@ -327,11 +327,6 @@ class Worker:
             if runner is not None:
                 await runner.put(event)
 
-    async def _commit(self, partition: int, offsets: Mapping[str, int]) -> None:
-        prefix = self.settings.topic_prefix
-        positions = {TP(prefix + topic, partition): at for topic, at in offsets.items()}
-        await cast(Any, self._app.consumer)._commit(positions)
-
     async def _reread(self, runner: Runner) -> None:
         if self.settings.transport == "stock":
             # It does not tell where a message was read from: what it holds could be taken for what is due.
@@ -349,10 +344,7 @@ class Worker:
         for name in self.runners.keys() - parts:
             await self._give_up(name)
         for name in sorted(parts):
-            if name in self.runners and not self._tasks[name].done():
-                delivery = self.runners[name].side.delivery
-                await self._commit(delivery.partition, {t: delivery.position(t) for t in delivery.topics})
-            else:
+            if name not in self.runners or self._tasks[name].done():
                 await self._take(name)
         if self._stopped.is_set():
             return

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,9 +39,6 @@ class Log(Protocol):
 
     async def read(self, topic: str, partition: int, offset: int, within_s: float = 5.0) -> Record | None:
         """The first record at or after an offset, or None when none comes within the time."""
-
-    async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
-        """Show positions to Kafka; the group seeks there when a partition is taken."""
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):
@@ -140,7 +137,7 @@ class Delivery:
 
         Take 1: set the head's epoch by compare-and-set. Only then read outbox and state.
         Take 2: stop when the store's positions and the log do not fit.
-        Take 3: publish the outbox again, views included; commit the positions to Kafka.
+        Take 3: publish the outbox again, views included.
         """
         head, _ = await self.session.claim(secrets.randbits(63), self.ports.now_ms())
         # Every transaction writes positions; a claim alone does not, so that this stops every owner to come.
@@ -153,7 +150,6 @@ class Delivery:
         self.reached = dict(self.head.positions)
         self._seen.clear()
         await self._publish_outbox()
-        await self.ports.log.commit(self.partition, {t: self.position(t) for t in self.topics})
 
     async def _start(self, topic: str, head: Head) -> Position:
         held = head.positions.get(topic)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from types import TracebackType
 from typing import Any
@@ -18,15 +18,12 @@ from stream.transport import FETCH_WAIT_MS
 BATCH_SHARE = 0.75
 """Producer batches, as a share of the largest message: with the default 16 kB one costs twice as much."""
 
-Committer = Callable[[int, Mapping[str, int]], Awaitable[None]]
-
 
 class KafkaLog:
-    """The log port. ``committer`` shows positions to the group, as the worker's Faust consumer does."""
+    """The log port."""
 
-    def __init__(self, settings: Settings, committer: Committer) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._committer = committer
         self._lock = asyncio.Lock()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
@@ -71,10 +68,6 @@ class KafkaLog:
             for at, offset in offsets.items():
                 self._consumer.seek(at, offset)
             return bool(await self._consumer.getmany(timeout_ms=int(within_s * 1000), max_records=1))
-
-    async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
-        """Show positions to the consumer group."""
-        await self._committer(partition, offsets)
 
 
 class KafkaSender:

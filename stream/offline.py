@@ -10,7 +10,7 @@ neighbours are followed here while users are ranked.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -112,9 +112,6 @@ class _NewLog:
 
     async def read(self, topic: str, partition: int, offset: int, within_s: float = 5.0) -> Record | None:
         raise AssertionError("a replay reads in order")
-
-    async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
-        pass
 
 
 class _Replay:

@@ -271,9 +271,6 @@ class World:
     async def read(self, topic: str, partition: int, offset: int, within_s: float = 5.0) -> Record | None:
         return next(iter(self.logs[partition][offset:]), None)
 
-    async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
-        pass
-
     async def publish(self, partition: int, outputs: Sequence[Output]) -> None:
         for output in outputs:
             if output.topic == EVENTS.name:

@@ -18,8 +18,6 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:  # imported where needed: `--help` must not wait for them
-    from collections.abc import Mapping
-
     from state.redis import RedisStore
     from stream.kafka import KafkaLog
     from stream.settings import Settings
@@ -95,7 +93,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[RedisStore, KafkaLog
     from stream.kafka import KafkaLog
 
     async with opened_store(settings) as store, AsyncExitStack() as stack:
-        log = KafkaLog(settings, _never)
+        log = KafkaLog(settings)
         stack.push_async_callback(log.stop)
         try:
             await log.start()
@@ -115,10 +113,6 @@ async def opened_store(settings: Settings) -> AsyncIterator[RedisStore]:
         yield store
     finally:
         await store.close()
-
-
-async def _never(partition: int, offsets: Mapping[str, int]) -> None:
-    raise AssertionError("a reader commits nothing")
 
 
 WHERE_BROKER = "is it running, and is TIDEWISE_BROKER_URL its address?"

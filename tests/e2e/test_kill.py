@@ -34,11 +34,8 @@ START_MS = 1_767_225_600_000
 async def ports(settings: Settings) -> AsyncIterator[tuple[RedisStore, KafkaLog]]:
     """The store, and the log for its bounds."""
 
-    async def never(partition: int, offsets: object) -> None:
-        raise AssertionError("a test commits nothing")
-
     store = await RedisStore.open(settings.store_url, Keys(settings.prefix), 5.0)
-    log = KafkaLog(settings, never)
+    log = KafkaLog(settings)
     await log.start()
     try:
         yield store, log

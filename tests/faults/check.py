@@ -97,11 +97,8 @@ class Verdict:
 async def ports(settings: Settings) -> AsyncIterator[tuple[RedisStore, KafkaLog]]:
     """The store and the log, by connections that no fault touches."""
 
-    async def never(partition: int, offsets: object) -> None:
-        raise AssertionError("a check commits nothing")
-
     store = await RedisStore.open(settings.store_url, Keys(settings.prefix), 10.0)
-    log = KafkaLog(settings, never)
+    log = KafkaLog(settings)
     await log.start()
     try:
         yield store, log
@@ -171,13 +168,16 @@ async def check(settings: Settings, settled: Status) -> Verdict:
 
 
 async def check_mended(settings: Settings, before: Records, verdict: Verdict) -> None:
-    """After `events` was made anew and mended: both logs are counted, and no identity names two things."""
+    """After `events` was made anew and mended: both logs are counted, and no id names two things.
+
+    Dead letters have no id that goes on: they say where they stood, and such a place comes again.
+    """
     async with ports(settings) as (store, _):
         records = await read_all(settings)
         both = records | {EVENTS.name: before[EVENTS.name] + records[EVENTS.name]}
         verdict.counted.clear()
         await _sums(verdict, settings, store, both)
-        for topic in _OUTSIDE:
+        for topic in (ENGAGEMENTS, DECISIONS):
             _repeats(verdict, topic.name, records[topic.name])
 
 

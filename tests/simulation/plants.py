@@ -37,7 +37,7 @@ async def _process_acknowledged(self: Runner, events: list[EventT[Any]]) -> None
 
 async def _start_at_committed(self: Delivery, topic: str, head: Head) -> Position:
     held = await _start(self, topic, head)
-    consumer: SimConsumer = self.ports.log._committer.__self__.consumer  # type: ignore[attr-defined]
+    consumer: SimConsumer = self.ports.log.consumer  # type: ignore[attr-defined]
     committed = consumer.committed(topic, self.partition)
     return Position(committed, base=held.base) if committed > held.offset else held
 

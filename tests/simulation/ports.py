@@ -10,7 +10,7 @@ import asyncio
 import random
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -187,8 +187,8 @@ class SimLog:
 class WorkerLog:
     """The log port of one worker."""
 
-    def __init__(self, log: SimLog, host: Host, committer: Any) -> None:
-        self._log, self._host, self._committer = log, host, committer
+    def __init__(self, log: SimLog, host: Host, consumer: Any) -> None:
+        self._log, self._host, self.consumer = log, host, consumer
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         await self._trip()
@@ -207,9 +207,6 @@ class WorkerLog:
         await self._host.hop()
         if self._host.net.roll(self._host.net.faults.read):
             raise KafkaConnectionError("reading failed")
-
-    async def commit(self, partition: int, offsets: Mapping[str, int]) -> None:
-        await self._committer(partition, offsets)
 
 
 class SimBatch:

@@ -103,10 +103,6 @@ class SimConsumer:
             self._sought.add(tp)
             self._wake()
 
-    async def _commit(self, positions: Mapping[TP, int]) -> None:
-        await self._worker.host.hop()
-        self._world.group.commit(self._worker, positions)
-
     def committed(self, topic: str, partition: int) -> int:
         """The group's offset, for planted bugs: nothing else may believe it."""
         return self._world.group.committed.get(TP(topic, partition), 0)
@@ -170,7 +166,7 @@ class SimWorker(Worker):
         self._app = cast(Any, SimpleNamespace(consumer=self.consumer))
         self.streams = {side: SimStream(self.host) for side in INPUTS}
         self._ports = Ports(
-            WorkerLog(world.log, self.host, self._commit),
+            WorkerLog(world.log, self.host, self.consumer),
             SimStore(world.server, self.host),
             SimSender(world.log, self.host),
             self.host.now_ms,
