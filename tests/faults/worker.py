@@ -27,7 +27,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from state.redis import RedisSession, RedisStore
 from stream.cli import main as tidewise
 from stream.delivery import Delivery
-from stream.kafka import KafkaLog, KafkaSender
+from stream.kafka import KafkaSender
 from stream.runner import Runner
 from stream.shelf import Shelf
 from stream.shopper import Shopper
@@ -132,7 +132,7 @@ def _after(owner: type, method: str, *where: str, when: Callable[[Any], object] 
 POINTS: Mapping[str, Point | PartlySent] = {
     "take-1-claimed": _after(RedisSession, "claim"),
     "take-3-outbox-sent": _after(Delivery, "_publish_outbox"),
-    "take-3-committed": _after(KafkaLog, "commit"),
+    "take-taken": _after(Runner, "retake"),
     "batch-1-taken": _before(Shopper, "handle", "u"),
     "batch-2-stepped": _before(Delivery, "transact", "u"),
     "batch-3-before-exec": _before(RedisSession, "commit", "u"),
