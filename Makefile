@@ -19,8 +19,13 @@ demo: $(VENV)/installed-run ## Replay real shopping through an embedded broker a
 test: $(VENV)/installed-dev ## All tests, on the embedded broker and store
 	$(BIN)/python -m pytest tests
 
-test-kafka: $(VENV)/installed-dev ## The end-to-end suite on Apache Kafka (needs Java 17 and Maven)
-	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest tests/e2e tests/faults tests/test_transport.py tests/test_admin.py tests/test_doctor.py
+# What depends on the broker. Health, start and stop, memory and the demo are tested on the embedded one.
+ON_KAFKA := $(addprefix tests/e2e/test_,acceptance.py forward.py kill.py mend.py offline.py) \
+	$(addprefix tests/test_,transport.py admin.py doctor.py)
+
+test-kafka: $(VENV)/installed-dev ## What depends on the broker, on Apache Kafka (needs Java 17 and Maven)
+	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest $(ON_KAFKA)
+	TIDEWISE_TEST_KAFKA=1 $(BIN)/python -m pytest tests/faults -m kafka
 
 faults: $(VENV)/installed-dev ## Kill, stop and cut everything, on three Kafka nodes: nothing lost, nothing twice (45 minutes)
 	$(BIN)/python -m tests.faults --json

@@ -22,10 +22,9 @@ from stream.kafka import KafkaLog
 from stream.settings import Settings
 from stream.status import status
 from stream.topics import EVENTS
-from tests.conftest import ON_KAFKA
 from tests.e2e.harness import WorkerProcess
 
-EVENTS_SENT = 50_000 if ON_KAFKA else 15_000
+EVENTS_SENT = 50_000
 KILLS = (0.2, 0.5, 0.8)
 START_MS = 1_767_225_600_000
 
@@ -72,6 +71,7 @@ async def process(settings: Settings, folder: Path, sent: int, kills: tuple[floa
             worker.kill()
 
 
+@pytest.mark.kafka
 @pytest.mark.parametrize("seed", [1])
 async def test_kill_nine_changes_nothing(
     make_settings: Callable[..., Settings], tmp_path: Path, seed: int
