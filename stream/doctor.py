@@ -100,8 +100,11 @@ async def _workers(broker: Broker, settings: Settings) -> Finding:
     """How far the group's commits are behind the ends of the logs, and whether anybody is in the group."""
     try:
         async with asyncio.timeout(2 * settings.connect_timeout_s), connected(settings) as client:
-            committed = await _committed(client, broker, settings)
+            inputs = _inputs(broker, settings)
+            committed = await _committed(client, inputs, settings)
             members, stable = await _members(client, settings.group)
+            if members:  # they commit what they acknowledge: of a silent or stuck partition nothing
+                committed = await _begins(settings, [tp for tp in inputs if tp not in committed]) | committed
             ends = await _ends(settings, list(committed))
     except (BrokerError, KafkaError, TimeoutError) as error:
         mend = "look at the broker's log: does it have its group coordinator and its internal topics?"
@@ -184,10 +187,13 @@ async def _record_at(tp: TopicPartition, offset: int, settings: Settings) -> boo
         return bool(await consumer.getmany(tp, timeout_ms=1000, max_records=1))
 
 
-async def _committed(client: Any, broker: Broker, settings: Settings) -> dict[TopicPartition, int]:
-    """Committed offsets. A cluster that never had a group needs a moment to make its coordinator."""
+def _inputs(broker: Broker, settings: Settings) -> list[TopicPartition]:
     names = [name for topic in CONSUMED if (name := topic.full(settings)) in broker.partitions]
-    tps = [TopicPartition(name, part) for name in names for part in range(broker.partitions[name])]
+    return [TopicPartition(name, part) for name in names for part in range(broker.partitions[name])]
+
+
+async def _committed(client: Any, tps: list[TopicPartition], settings: Settings) -> dict[TopicPartition, int]:
+    """Committed offsets. A cluster that never had a group needs a moment to make its coordinator."""
     while tps:
         try:
             offsets = await client.list_consumer_group_offsets(settings.group, partitions=tps)
@@ -206,8 +212,16 @@ async def _members(client: Any, group: str) -> tuple[int, bool]:
     return len(members), state == "Stable"
 
 
-async def _ends(settings: Settings, tps: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+async def _begins(settings: Settings, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
     if not tps:  # aiokafka 0.14 raises CancelledError from stopping a consumer that has done nothing
+        return {}
+    async with _consumer(settings) as consumer:
+        begins: dict[TopicPartition, int] = await consumer.beginning_offsets(tps)
+        return begins
+
+
+async def _ends(settings: Settings, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+    if not tps:
         return {}
     async with _consumer(settings) as consumer:
         ends: dict[TopicPartition, int] = await consumer.end_offsets(tps)
