@@ -135,7 +135,8 @@ class Outside:
 @asynccontextmanager
 async def outside(settings: Settings) -> AsyncIterator[Outside]:
     """Connect, and disconnect."""
-    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, max_request_size=4_194_304)
+    # The default, acks=1, loses what the leader alone had when its node is killed.
+    producer = AIOKafkaProducer(bootstrap_servers=settings.bootstrap, max_request_size=4_194_304, acks="all")
     redis = Redis.from_url(settings.store_url)
     await producer.start()
     try:
