@@ -1,4 +1,4 @@
-"""The packed user, format 1: private bytes behind the key `user`. Pure: numpy in, bytes out.
+"""The packed user, format 2: private bytes behind the key `user`. Pure: numpy in, bytes out.
 
 Little-endian, in words of 8 bytes, so that many users are packed as one matrix of words and one mask. Items
 stand as 64-bit hashes, for local ids mean nothing outside a process. ``docs/keyspace.md`` shows the layout.
@@ -23,7 +23,7 @@ U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 T = TypeVar("T", bound=np.generic)
 
-USER_FORMAT = 1
+USER_FORMAT = 2
 """First byte of a packed user."""
 
 _HEADER = np.dtype(
@@ -37,6 +37,7 @@ _HEADER = np.dtype(
         ("added", "<u4"),
         ("base", "<i8"),
         ("newest", "<i8"),
+        ("rate", "<i8"),
     ]
 )
 _WORD = 8
@@ -48,8 +49,8 @@ _FROM_LEFT = (2, 3)
 class UserColumns:
     """U users as they are packed. Histories and ids end at the right edge, interest begins at the left.
 
-    ``seen``, ``added``, ``base``, ``newest`` [U]; ``history`` [U, L] hashes with ``times`` [U, L] seconds and
-    ``kinds`` [U, L], of which the last ``n_history`` [U] count (the rest of times and kinds is 0);
+    ``seen``, ``added``, ``base``, ``newest``, ``rate`` [U]; ``history`` [U, L] hashes with ``times`` [U, L]
+    seconds and ``kinds`` [U, L], of which the last ``n_history`` [U] count (the rest of both is 0);
     ``interest`` [U, M] hashes with ``weights`` [U, M], of which the first ``n_interest`` [U] count;
     ``ids`` [U, D], 0 where there is none.
     """
@@ -58,6 +59,7 @@ class UserColumns:
     added: I64
     base: I64
     newest: I64
+    rate: I64
     n_history: I64
     history: U64
     times: U32
@@ -69,7 +71,7 @@ class UserColumns:
 
 
 def pack_users(users: UserColumns) -> list[bytes]:
-    """One blob a user: 32 bytes, 13 an interaction, 16 an interest entry, 8 an id; parts filled up to words.
+    """One blob a user: 40 bytes, 13 an interaction, 16 an interest entry, 8 an id; parts filled up to words.
 
     Equal users give equal bytes. ~1 µs a user with full bounds.
     """
@@ -95,11 +97,12 @@ def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
 
     Raises ValueError on an unknown format and on bytes that do not have the length their header says.
     """
-    head = np.frombuffer(b"".join(blob[: _HEADER.itemsize] for blob in blobs), dtype=_HEADER)
-    if (strange := head["format"][head["format"] != USER_FORMAT]).size:
+    # First, for the header of another format may have another length.
+    if strange := {blob[0] for blob in blobs if blob} - {USER_FORMAT}:
         raise ValueError(
-            f"user has format {strange[0]}, not {USER_FORMAT}: upgrade Tidewise or use another prefix"
+            f"user has format {min(strange)}, not {USER_FORMAT}: upgrade Tidewise or use another prefix"
         )
+    head = np.frombuffer(b"".join(blob[: _HEADER.itemsize] for blob in blobs), dtype=_HEADER)
     n_history, n_interest, n_ids = (head[name].astype(np.int64) for name in ("history", "interest", "ids"))
     long, wide, marks = (int(n.max(initial=0)) for n in (n_history, n_interest, n_ids))
     widths = [_HEADER_WORDS, long, wide, wide, marks, -(-long // 2), -(-long // 8)]
@@ -115,6 +118,7 @@ def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
         head["added"].astype(np.int64),
         head["base"].astype(np.int64),
         head["newest"].astype(np.int64),
+        head["rate"].astype(np.int64),
         n_history,
         history,
         _from_words(times, np.dtype(np.uint32), long),
@@ -138,8 +142,9 @@ def digest_fields(blob: bytes) -> bytes:
     together = int(np.bitwise_or.reduce(weights))
     spare = ((together & -together).bit_length() - 1) // PERIOD if together else 0
     base = user.base + spare if together else user.base * 0
-    parts = (user.seen, user.added, base, user.newest, user.n_history, user.history, user.times, user.kinds)
-    return b"".join(part.tobytes() for part in (*parts, user.interest[0][order], weights >> (PERIOD * spare)))
+    scalars = (user.seen, user.added, base, user.newest, user.rate, user.n_history)
+    parts = (*scalars, user.history, user.times, user.kinds, user.interest[0][order])
+    return b"".join(part.tobytes() for part in (*parts, weights >> (PERIOD * spare)))
 
 
 def _header(users: UserColumns, n_ids: I64) -> U64:
@@ -147,7 +152,7 @@ def _header(users: UserColumns, n_ids: I64) -> U64:
     head["format"] = USER_FORMAT
     head["ids"], head["history"], head["interest"] = n_ids, users.n_history, users.n_interest
     head["seen"], head["added"] = users.seen, users.added
-    head["base"], head["newest"] = users.base, users.newest
+    head["base"], head["newest"], head["rate"] = users.base, users.newest, users.rate
     return head.view(np.uint64).reshape(len(head), _HEADER_WORDS)
 
 

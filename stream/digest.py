@@ -51,6 +51,7 @@ class Digest(msgspec.Struct):
     forwarded: int
     mail: int
     mail_repeats: int
+    uncounted: int
 
 
 _READ_S = 1.0
@@ -123,6 +124,7 @@ async def sum_up(settings: Settings, store: Store, settled: Status) -> Digest:
         forwarded=settled.forwarded,
         mail=settled.mail,
         mail_repeats=settled.mail_repeats,
+        uncounted=settled.uncounted,
     )
 
 

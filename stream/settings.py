@@ -152,6 +152,25 @@ class Settings(BaseSettings):
     similarity_column_exponent: float = Field(0.15, description="b in C^p / ((n_i + d)^a · n_j^b).")
     similarity_power: float = Field(1.15, gt=0, description="p in C^p / ((n_i + d)^a · n_j^b).")
 
+    # Noise: what is accepted and does not count
+    bot_events: int = Field(
+        300,
+        ge=0,
+        le=20_000,
+        description="A user's events beyond this many in `bot_window_s` do not count; 0: all do.",
+    )
+    bot_window_s: float = Field(600.0, ge=60, description="Event time over which `bot_events` are allowed.")
+    repeat_s: int = Field(
+        2,
+        ge=0,
+        le=3600,
+        description="The same item by the same user and type less than this apart counts once; 0: each time.",
+    )
+    test_users: list[str] = Field(
+        default_factory=list,
+        description="Patterns (`qa-*`) of user ids that have lists like everybody and count nowhere.",
+    )
+
     # Users and lists
     history: int = Field(64, ge=16, le=256, description="L: interactions kept a user (13 bytes each).")
     interest_items: int = Field(

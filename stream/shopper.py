@@ -49,7 +49,8 @@ class Meta(msgspec.Struct, array_like=True):
 
     ``live`` tells whether the event that last raised the watermark was fresh when received. Elements of the
     log = accepted + repeats + dead + ticks + forwarded + mail_repeats; ``mail`` of those accepted or repeated
-    came as mail. ``senders`` are the last source positions of mail.
+    came as mail, ``uncounted`` of those accepted are noise. ``senders`` are the last source positions of
+    mail.
     """
 
     format: int = _META_FORMAT
@@ -64,6 +65,7 @@ class Meta(msgspec.Struct, array_like=True):
     mail: int = 0
     mail_repeats: int = 0
     senders: Mapping[int, int] = {}
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,7 @@ class Shopper:
             mail=meta.mail + int(np.count_nonzero(columns.sender >= 0)),
             mail_repeats=meta.mail_repeats + routed.repeats,
             senders=routed.senders,
+            uncounted=meta.uncounted + int(np.count_nonzero(result.uncounted)),
         )
 
     def _is_live(self, columns: Columns, event: int, records: Sequence[Record]) -> bool:

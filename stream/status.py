@@ -31,6 +31,7 @@ class Status:
     forwarded: int
     mail: int
     mail_repeats: int
+    uncounted: int
     segments: int
     decisions: int
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -66,6 +67,7 @@ async def tallies(settings: Settings, store: Store) -> tuple[Status, dict[str, H
         forwarded=sum(meta.forwarded for meta in shoppers),
         mail=sum(meta.mail for meta in shoppers),
         mail_repeats=sum(meta.mail_repeats for meta in shoppers),
+        uncounted=sum(meta.uncounted for meta in shoppers),
         segments=sum(meta.segments for meta in shelves),
         decisions=sum(meta.decisions for meta in shoppers) % 2**64,
     )

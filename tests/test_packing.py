@@ -21,7 +21,7 @@ def a_user(draw: DrawFn) -> dict[str, list[int]]:
     history = draw(st.lists(st.tuples(hashes, st.integers(0, 2**32 - 1), st.integers(0, 255)), max_size=20))
     interest = draw(st.dictionaries(hashes, st.integers(1, 2**60), max_size=12))
     return {
-        "head": [draw(st.integers(0, top)) for top in (2**32 - 1, 2**32 - 1, 2**31, 2**45)],
+        "head": [draw(st.integers(0, top)) for top in (2**32 - 1, 2**32 - 1, 2**31, 2**45, 2**63 - 1)],
         "history": [entry[0] for entry in history],
         "times": [entry[1] for entry in history],
         "kinds": [entry[2] for entry in history],
@@ -37,10 +37,10 @@ users = st.lists(a_user(), min_size=1, max_size=6)
 def by_hand(user: dict[str, list[int]]) -> bytes:
     """The layout of docs/keyspace.md, by struct."""
     n, m, d = len(user["history"]), len(user["interest"]), len(user["ids"])
-    seen, added, base, newest = user["head"]
+    seen, added, base, newest, rate = user["head"]
     return b"".join(
         [
-            struct.pack("<BBHHHIIqq", USER_FORMAT, d, n, m, 0, seen, added, base, newest),
+            struct.pack("<BBHHHIIqqq", USER_FORMAT, d, n, m, 0, seen, added, base, newest, rate),
             struct.pack(f"<{n}Q", *user["history"]),
             struct.pack(f"<{m}Q", *user["interest"]),
             struct.pack(f"<{m}q", *user["weights"]),
@@ -62,12 +62,13 @@ def ragged(users: list[dict[str, list[int]]], name: str, spare: int, right: bool
 
 
 def columns(users: list[dict[str, list[int]]], spare: int = 0) -> UserColumns:
-    seen, added, base, newest = np.array([user["head"] for user in users], dtype=np.int64).T
+    seen, added, base, newest, rate = np.array([user["head"] for user in users], dtype=np.int64).T
     return UserColumns(
         seen,
         added,
         base,
         newest,
+        rate,
         n_history=np.array([len(user["history"]) for user in users]),
         history=ragged(users, "history", spare, True),
         times=ragged(users, "times", spare, True).astype(np.uint32),
@@ -94,7 +95,7 @@ def test_round_trip(users: list[dict[str, list[int]]]) -> None:
 
 def user(**changes: list[int]) -> dict[str, list[int]]:
     return {
-        "head": [9, 5, 100, 1_700_000_000_000],
+        "head": [9, 5, 100, 1_700_000_000_000, 0],
         "history": [11, 12],
         "times": [1, 2],
         "kinds": [3, 4],
@@ -121,11 +122,11 @@ def test_a_user_of_twenty_events_is_small() -> None:
 
 def test_unknown_format_is_refused() -> None:
     blob = by_hand(user())
-    with pytest.raises(ValueError, match="format 2, not 1"):
-        unpack_users([blob, b"\x02" + blob[1:]])
+    with pytest.raises(ValueError, match="format 1, not 2"):
+        unpack_users([blob, b"\x01" + blob[1:]])
 
 
-@pytest.mark.parametrize("damage", [slice(0, -8), slice(0, 31), slice(0, 0)])
+@pytest.mark.parametrize("damage", [slice(0, -8), slice(0, 39), slice(0, 0)])
 def test_damaged_bytes_are_refused(damage: slice) -> None:
     blob = by_hand(user())
     with pytest.raises(ValueError):
@@ -136,10 +137,11 @@ def test_digest_sees_everything_but_ids() -> None:
     one = digest_fields(by_hand(user()))
     assert digest_fields(by_hand(user(ids=[3]))) == one
     for other in (
-        user(head=[8, 5, 100, 1_700_000_000_000]),
-        user(head=[9, 4, 100, 1_700_000_000_000]),
-        user(head=[9, 5, 101, 1_700_000_000_000]),
-        user(head=[9, 5, 100, 1_700_000_000_001]),
+        user(head=[8, 5, 100, 1_700_000_000_000, 0]),
+        user(head=[9, 4, 100, 1_700_000_000_000, 0]),
+        user(head=[9, 5, 101, 1_700_000_000_000, 0]),
+        user(head=[9, 5, 100, 1_700_000_000_001, 0]),
+        user(head=[9, 5, 100, 1_700_000_000_000, 1]),
         user(history=[11, 13]),
         user(times=[1, 3]),
         user(kinds=[3, 5]),
@@ -152,9 +154,9 @@ def test_digest_sees_everything_but_ids() -> None:
 def test_digest_is_one_for_equal_sums() -> None:
     one = digest_fields(by_hand(user()))
     assert digest_fields(by_hand(user(interest=[5, 7], weights=[1024, 48]))) == one
-    shifted = user(head=[9, 5, 99, 1_700_000_000_000], weights=[48 << PERIOD, 1024 << PERIOD])
+    shifted = user(head=[9, 5, 99, 1_700_000_000_000, 0], weights=[48 << PERIOD, 1024 << PERIOD])
     assert digest_fields(by_hand(shifted)) == one
-    shifted = user(head=[9, 5, 101, 1_700_000_000_000], weights=[48 >> PERIOD, 1024 >> PERIOD])
+    shifted = user(head=[9, 5, 101, 1_700_000_000_000, 0], weights=[48 >> PERIOD, 1024 >> PERIOD])
     assert digest_fields(by_hand(shifted)) == one
 
 

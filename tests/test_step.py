@@ -77,14 +77,16 @@ class World:
     watermark: int
     increments: Counter[tuple[Any, ...]]
     said: list[object]
+    settings: Settings = SETTINGS
+    uncounted: int = 0
 
     @classmethod
-    def new(cls) -> World:
+    def new(cls, settings: Settings = SETTINGS) -> World:
         bounds = Bounds(SETTINGS.history, SETTINGS.interest_items, SETTINGS.dedupe_ids)
-        return cls(Items(), UserTable(bounds), {}, 0, Counter(), [])
+        return cls(Items(), UserTable(bounds), {}, 0, Counter(), [], settings)
 
     def feed(self, records: list[Sent]) -> None:
-        columns, dead = decode(records, self.items, Limits.of(SETTINGS), lambda time_ms, sig: False)
+        columns, dead = decode(records, self.items, Limits.of(self.settings), lambda time_ms, sig: False)
         assert not dead
         names = list(dict.fromkeys(columns.user))
         missing = [name for name, slot in zip(names, self.table.slots(names), strict=True) if slot < 0]
@@ -93,8 +95,9 @@ class World:
         engaged = {name: self.engaged.get(name, UserState()) for name in USERS}
         view = View(names, self.table.take(slots), engaged, self.watermark, self.items.hashes)
         user = np.array([names.index(name) for name in columns.user], dtype=np.int64)
-        result = step(Counting.of(SETTINGS), Engine.of(SETTINGS), view, columns, user)
+        result = step(Counting.of(self.settings), Engine.of(self.settings), view, columns, user)
         self.table.put(slots, result.rows)
+        self.uncounted += int(np.count_nonzero(result.uncounted))
         self.engaged.update(result.engaged)
         self.watermark = result.watermark
         first = records[0].offset
@@ -110,7 +113,7 @@ class World:
         slots = self.table.slots(USERS)
         packed = dict(zip(USERS, pack(self.table.take(slots[slots >= 0]), self.items), strict=False))
         engaged = {name: state.pack() for name, state in self.engaged.items() if state.pack()}
-        return packed, engaged, self.watermark, self.increments, sorted(self.said, key=repr)
+        return packed, engaged, self.watermark, self.increments, sorted(self.said, key=repr), self.uncounted
 
 
 @settings(max_examples=150, deadline=None)

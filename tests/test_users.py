@@ -232,7 +232,7 @@ def test_a_user_goes_on_from_the_store_as_from_memory() -> None:
 
 def test_blank_users_pack_without_items() -> None:
     blobs = pack(Rows.blank(3, BOUNDS), Items())
-    assert len(set(blobs)) == 1 and len(blobs[0]) == 32
+    assert len(set(blobs)) == 1 and len(blobs[0]) == 40
     assert len(unpack(blobs, Items(), BOUNDS)) == 3
 
 
@@ -258,6 +258,7 @@ def test_default_bounds_take_the_declared_memory() -> None:
         rows.kind,
         rows.seen,
         rows.newest,
+        rows.rate,
         rows.ids,
     ]
     columns += [rows.interest.item, rows.interest.weight, rows.interest.added, rows.interest.base]

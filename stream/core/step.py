@@ -7,16 +7,17 @@ event time decides everything. Cutting batches otherwise changes nothing in the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.codec import Columns
-from stream.core import engagement
+from stream.core import engagement, noise
 from stream.core.engaged import Seen, UserState
 from stream.core.engagement import Clock, Engine
 from stream.core.messages import Decision, Message
+from stream.core.noise import Noise
 from stream.core.pairs import window_pairs
 from stream.core.users import Rows, advance, fresh, tail
 from stream.core.weights import Decay, apply, gap_table
@@ -34,7 +35,8 @@ FORGET, PURCHASE = CODE["forget"], CODE["purchase"]
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """The constants of counting: window, decay, gap tables (forward, backward), allowed lateness in ms."""
+    """The constants of counting: window, decay, gap tables (forward, backward), allowed lateness in ms, and
+    what is noise."""
 
     window: int
     decay: Decay
@@ -42,6 +44,7 @@ class Counting:
     forward: I64
     backward: I64
     lateness_ms: int
+    noise: Noise
 
     @classmethod
     def of(cls, settings: Settings) -> Counting:
@@ -53,6 +56,7 @@ class Counting:
             gap_table(settings.window, settings.gap_exponent),
             gap_table(settings.window, settings.gap_exponent, settings.backward),
             int(settings.lateness_s * 1000),
+            Noise.of(settings),
         )
 
 
@@ -75,8 +79,9 @@ class Result:
     """What the step makes: new state, increments, messages.
 
     ``last`` [U] is each user's newest fresh event (number in the batch, −1 = none), ``raised`` the event
-    that last raised the watermark (None: none did), ``fresh`` [E] which events
-    count, ``forgotten`` the users whose last word was `forget`.
+    that last raised the watermark (None: none did), ``fresh`` [E] which events are accepted,
+    ``uncounted`` [E] which of these act on items and count for none (`noise`), ``tests`` [U] the test
+    accounts, ``forgotten`` the users whose last word was `forget`.
     """
 
     rows: Rows
@@ -88,6 +93,8 @@ class Result:
     watermark: int
     raised: int | None
     fresh: Bool
+    uncounted: Bool
+    tests: Bool
     last: I64
     forgotten: set[str] = field(default_factory=set)
 
@@ -99,7 +106,7 @@ def step(counting: Counting, engine: Engine, view: View, columns: Columns, user:
     the batch is cut after each `forget`.
     """
     after = _watermarks(view.watermark, columns, counting.lateness_ms)
-    result = _blank(view, columns, after)
+    result = _blank(counting, view, columns, after)
     parts: list[Increments] = []
     begin = 0
     for end in [*(np.flatnonzero(columns.kind == FORGET) + 1).tolist(), len(columns.time)]:
@@ -123,7 +130,7 @@ def _raised(before: int, after: I64) -> int | None:
     return int(raised[-1]) if len(raised) else None
 
 
-def _blank(view: View, columns: Columns, after: I64) -> Result:
+def _blank(counting: Counting, view: View, columns: Columns, after: I64) -> Result:
     n = len(columns.time)
     return Result(
         rows=view.rows,
@@ -135,6 +142,8 @@ def _blank(view: View, columns: Columns, after: I64) -> Result:
         watermark=int(after[-1]) if n else view.watermark,
         raised=_raised(view.watermark, after),
         fresh=np.zeros(n, dtype=bool),
+        uncounted=np.zeros(n, dtype=bool),
+        tests=noise.test_accounts(counting.noise, view.names),
         last=np.full(len(view.names), -1, dtype=np.int64),
     )
 
@@ -163,9 +172,27 @@ def _count(
     # A type of weight 0 (an item taken out of the cart) is no sign of interest; a purchase is remembered.
     held = result.fresh[event] & ((columns.units[event] > 0) | (columns.kind[event] == PURCHASE))
     event, item = event[held], item[held]
-    parts.extend(_increments(counting, rows, columns, user, event, item))
+    rows, event, item = _without_noise(counting.noise, rows, result, columns, user, event, item)
+    counts = ~result.tests[user[event]]
+    parts.extend(_increments(counting, rows, columns, user, event[counts], item[counts]))
     time, kind, units = columns.time[event], columns.kind[event], columns.units[event]
     result.rows = advance(rows, user[event], item, kind, time, units, counting.interest, hashes)
+
+
+def _without_noise(
+    rules: Noise, rows: Rows, result: Result, columns: Columns, user: I64, event: I32, item: I32
+) -> tuple[Rows, I32, I32]:
+    """The users with their new rates, and the interactions [n] of which histories are made.
+
+    Events none of whose interactions counts for items are noted as uncounted.
+    """
+    of, kind, time = user[event], columns.kind[event], columns.time[event]
+    kept, rate = noise.judge(rules, rows, of, item, kind, time, event)
+    counts = kept & ~result.tests[of]
+    if not counts.all():
+        result.uncounted[event] = True
+        result.uncounted[event[counts]] = False
+    return replace(rows, rate=rate), event[kept], item[kept]
 
 
 def _increments(

@@ -42,11 +42,12 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """U users as arrays; 9 bytes an interaction, 12 an interest entry, 8 an id, 32 for the rest.
+    """U users as arrays; 9 bytes an interaction, 12 an interest entry, 8 an id, 40 for the rest.
 
     Histories [U, L] end at the right: the newest in the last column, −1 (items) and 0 before the oldest.
     ``time`` is in seconds, ``kind`` the event's code. ``seen`` [U] counts interactions ever, ``newest``
-    [U] is the greatest time in ms of one. ``ids`` [U, D]: the last accepted event ids, newest last, 0 = none.
+    [U] is the greatest time in ms of one, ``rate`` [U] how many events came of late (`noise`). ``ids``
+    [U, D]: the last accepted event ids, newest last, 0 = none.
     """
 
     item: I32
@@ -54,6 +55,7 @@ class Rows:
     kind: U8
     seen: I64
     newest: I64
+    rate: I64
     ids: U64
     interest: Interest
 
@@ -65,6 +67,7 @@ class Rows:
             np.full(shape, -1, dtype=np.int32),
             np.zeros(shape, dtype=np.uint32),
             np.zeros(shape, dtype=np.uint8),
+            np.zeros(users, dtype=np.int64),
             np.zeros(users, dtype=np.int64),
             np.zeros(users, dtype=np.int64),
             np.zeros((users, bounds.ids), dtype=np.uint64),
@@ -87,6 +90,7 @@ class Rows:
             self.kind.take(at, axis=0),
             self.seen[at],
             self.newest[at],
+            self.rate[at],
             self.ids.take(at, axis=0),
             self.interest.take(at),
         )
@@ -94,7 +98,8 @@ class Rows:
     def put(self, at: I64 | slice, rows: Rows) -> None:
         """Overwrite the users ``at`` [n]."""
         self.item[at], self.time[at], self.kind[at] = rows.item, rows.time, rows.kind
-        self.seen[at], self.newest[at], self.ids[at] = rows.seen, rows.newest, rows.ids
+        self.seen[at], self.newest[at], self.rate[at] = rows.seen, rows.newest, rows.rate
+        self.ids[at] = rows.ids
         self.interest.put(at, rows.interest)
 
 
@@ -234,6 +239,7 @@ def advance(
         _append(rows.kind, user[last], place, shift, kind[last]),
         rows.seen + np.bincount(user, minlength=len(rows)),
         newest,
+        rows.rate,
         rows.ids,
         interest,
     )
@@ -276,6 +282,7 @@ def pack(rows: Rows, items: Items) -> list[bytes]:
         rows.interest.added,
         rows.interest.base,
         rows.newest,
+        rows.rate,
         np.count_nonzero(rows.item >= 0, axis=1),
         hashes.take(rows.item, mode="wrap"),
         rows.time,
@@ -301,7 +308,7 @@ def unpack(blobs: Sequence[bytes], items: Items, bounds: Bounds) -> Rows:
     _align(rows.kind, users.kinds)
     _align(rows.ids, users.ids)
     interest = _unpack_interest(users, items, bounds.interest)
-    return replace(rows, seen=users.seen, newest=users.newest, interest=interest)
+    return replace(rows, seen=users.seen, newest=users.newest, rate=users.rate, interest=interest)
 
 
 def _unpack_interest(users: UserColumns, items: Items, keep: int) -> Interest:
@@ -394,7 +401,7 @@ def _align(new: NDArray[T], old: NDArray[T]) -> None:
 def _parts(bounds: Bounds) -> list[int]:
     """Words of the parts of a user's record in the table."""
     halves, eighths, entries = -(-bounds.history // 2), -(-bounds.history // 8), bounds.interest
-    return [1, 1, 1, 1, 2 * entries, bounds.ids, halves, halves, entries, eighths]
+    return [1, 1, 1, 1, 1, 2 * entries, bounds.ids, halves, halves, entries, eighths]
 
 
 def _width(bounds: Bounds) -> int:
@@ -404,7 +411,7 @@ def _width(bounds: Bounds) -> int:
 def _views(words: I64, bounds: Bounds) -> Rows:
     """Records [U, words] seen as rows."""
     parts = np.split(words, np.cumsum(_parts(bounds))[:-1], axis=1)
-    seen, newest, added, base, weight, ids, item, time, interest, kind = parts
+    seen, newest, rate, added, base, weight, ids, item, time, interest, kind = parts
     length = bounds.history
     return Rows(
         item.view(np.int32)[:, :length],
@@ -412,6 +419,7 @@ def _views(words: I64, bounds: Bounds) -> Rows:
         kind.view(np.uint8)[:, :length],
         seen[:, 0],
         newest[:, 0],
+        rate[:, 0],
         ids.view(np.uint64),
         Interest(interest.view(np.int32), weight, added[:, 0], base[:, 0]),
     )
