@@ -214,7 +214,8 @@ class Worker:
                 log.exception("neighbours cannot be followed")
                 return self.fail(error)
             shelves = [runner.side for runner in self.runners.values() if isinstance(runner.side, Shelf)]
-            noted = [shelf.note(follower.stale, follower.flagged) for shelf in shelves]
+            kin = follower.kin()
+            noted = [shelf.note(follower.stale, follower.flagged, kin) for shelf in shelves]
             follower.stale.difference_update(*noted)
             follower.flagged.clear()
             await asyncio.sleep(0.01)

@@ -24,6 +24,7 @@ from stream.topics import NEIGHBORS, TRENDING
 from stream.transport import FETCH_WAIT_MS
 
 log = structlog.get_logger(__name__)
+_DESCRIBED = 256
 
 
 class Followed:
@@ -36,11 +37,20 @@ class Followed:
         self.top: list[tuple[str, float]] = []
         self.stale: set[int] = set()
         self.flagged: set[int] = set()
+        self.described: set[int] = set()
 
     @property
     def fill(self) -> NDArray[np.int32]:
         """Trending items by local id, best first: what fills short lists."""
         return self._items.ids(name for name, _ in self.top)
+
+    def kin(self) -> NDArray[np.int32]:
+        """Items without a list of their own that are like some of the newly described: their lists are due.
+
+        A few hundred at a time (0.1 ms each): a whole catalogue may come at once.
+        """
+        taken = [self.described.pop() for _ in range(min(len(self.described), _DESCRIBED))]
+        return self.hood.cold_kin(np.array(taken, dtype=np.int32))
 
     def shown(self, n: int) -> list[tuple[str, float]]:
         """The best ``n`` trending items that may be shown."""
@@ -81,6 +91,8 @@ class Follower(Followed):
         ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
         while any([await self._consumer.position(at) < end for at, end in ends.items()]):
             await self.poll(100)
+        # Their lists were published when they became known.
+        self.described.clear()
         log.info("neighbours followed", items=len(self._items))
 
     async def poll(self, timeout_ms: int = 500) -> None:
@@ -116,6 +128,7 @@ class Follower(Followed):
             return None
         self.stale.update(applied.stale)
         self.flagged.update(applied.flagged)
+        self.described.update(applied.described)
         return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,11 +20,13 @@ from state.keys import Keys
 from state.model import Put, View, Write, version
 from stream.codec import DeadLetter, Limits, Listed, Record, decode_catalog
 from stream.core import views
-from stream.core.items import Items
+from stream.core.content import category_of, item_tokens
+from stream.core.items import Items, item_hash
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, pack_records
 from stream.core.ranking import nearest
 from stream.core.rows import Rows
 from stream.core.trending import Popularity, top_record
+from stream.core.vectors import quantised
 from stream.core.weights import Decay
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CatalogItem
@@ -38,7 +40,11 @@ from stream.signing import verifier
 from stream.topics import CATALOG, INCREMENTS, NEIGHBORS, TRENDING
 from stream.transport import Bundle
 
+F32 = NDArray[np.float32]
+I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
+N = TypeVar("N", bound=np.generic)
 log = structlog.get_logger(__name__)
 _META_FORMAT = 1
 CATALOG_FIELDS = tuple(name for name in CatalogItem.__struct_fields__ if name not in ("type", "time"))
@@ -84,6 +90,35 @@ class Context:
     decay: Decay
 
 
+_NONE: I32 = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the catalogue says of an item, as its record carries it."""
+
+    group: int
+    category: int
+    tokens: U32
+    weights: F32
+    vector: I8
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Told:
+        """Of a catalogue entry; {} where there is none."""
+        group, tokens = fields.get("group"), item_tokens(fields)
+        return cls(
+            item_hash(group) if group is not None else 0,
+            category_of(fields),
+            np.array(list(tokens), dtype=np.uint32),
+            np.array(list(tokens.values()), dtype=np.float32),
+            quantised(fields.get("vector")),
+        )
+
+
+_UNTOLD = Told.of({})
+
+
 @dataclass
 class Shelf:
     """One item partition: topics `increments` and `catalog`."""
@@ -101,6 +136,7 @@ class Shelf:
     def _clear(self) -> None:
         self.meta = Meta()
         self.catalog: dict[int, dict[str, Any]] = {}
+        self._told: dict[int, Told] = {}
         self.changed_catalog: set[int] = set()
         self.dirty: set[int] = set()
         self.unpublished: set[int] = set()
@@ -169,6 +205,7 @@ class Shelf:
         await self._load(touched)
         hits = entries.kind == HIT
         context.popularity.add(entries.row[hits], entries.time[hits], entries.weight[hits])
+        context.rows.witness(entries.row[hits], entries.time[hits])
         pairs = entries.take(~hits)
         if len(pairs.row):
             context.rows.fold(
@@ -205,6 +242,8 @@ class Shelf:
         for at, item in zip(ids.tolist(), found, strict=True):
             given = {name: value for name in CATALOG_FIELDS if (value := getattr(item, name)) is not None}
             self.catalog[at] = self.catalog.get(at, {}) | given
+            self._told.pop(at, None)
+        self.context.rows.witness(ids, np.array([item.time_ms for item in found], dtype=np.int64))
         self.changed_catalog.update(ids.tolist())
         self.dirty.update(ids.tolist())
         self.unpublished.update(ids.tolist())
@@ -290,6 +329,7 @@ class Shelf:
         forward, backward = sums.forward * factor, sums.backward * factor
         beta, held = context.settings.backward, top.cols >= 0
         hour = context.popularity.newest_hour(ids)
+        told = [self._tell(at) for at in ids.tolist()]
         values = pack_records(
             Records(
                 flags=self._flags(ids),
@@ -306,10 +346,36 @@ class Shelf:
                 k=np.count_nonzero(held, axis=1),
                 hashes=np.where(held, context.items.hashes[top.cols], np.uint64(0)),
                 weights=(top.weights * factor[:, None]).astype(np.float32),
+                born=context.rows.born(ids),
+                usual=self._usual(ids),
+                season=self._season(ids),
+                group=np.array([each.group for each in told], dtype=np.uint64),
+                category=np.array([each.category for each in told], dtype=np.uint64),
+                t=np.array([len(each.tokens) for each in told], dtype=np.int64),
+                tokens=_padded([each.tokens for each in told]),
+                token_weights=_padded([each.weights for each in told]),
+                dims=np.array([len(each.vector) for each in told], dtype=np.int64),
+                vectors=_padded([each.vector for each in told]),
             )
         )
         names = [context.items.name(at).encode() for at in ids.tolist()]
         return [Output(NEIGHBORS.name, name, value) for name, value in zip(names, values, strict=True)]
+
+    def _tell(self, at: int) -> Told:
+        """What the catalogue says of an item; read anew once an event changed it."""
+        if at not in self.catalog:
+            return _UNTOLD
+        if (told := self._told.get(at)) is None:
+            told = self._told[at] = Told.of(self.catalog[at])
+        return told
+
+    def _usual(self, ids: I32) -> F32:
+        """Popularity [r] of items with the long decay; 0: not known yet."""
+        return np.zeros(len(ids), dtype=np.float32)
+
+    def _season(self, ids: I32) -> F32:
+        """These weeks last year against that year's mean, of items: [r]; 0: not known yet."""
+        return np.zeros(len(ids), dtype=np.float32)
 
     def _last(self, ids: I32) -> NDArray[np.int64]:
         """Times [r] of the newest event of items: to the ms where it made a pair, else to the hour."""
@@ -333,6 +399,7 @@ class Shelf:
         names = [items.name(at) for at in ids.tolist()]
         applied = context.follower.hood.apply(names, [record.value for record in records])
         context.follower.flagged.update(applied.flagged)
+        context.follower.described.update(applied.described)
         ranked = nearest(context.follower.hood, ids, context.settings.list_items)
         identities = [f"{self.delivery.part}-{at_version}-{name}" for name in names]
         times = self._last(ids)
@@ -371,8 +438,9 @@ class Shelf:
             await self.ports.store.put_views([View(self.context.keys.trending(), view)])
             self._merged = top
 
-    def note(self, stale: Set[int], flagged: Set[int]) -> set[int]:
-        """Publish again what an older record overwrote, and lists that hold an item whose flag changed.
+    def note(self, stale: Set[int], flagged: Set[int], kin: I32 = _NONE) -> set[int]:
+        """Publish again what an older record overwrote, lists that hold an item whose flag changed, and those
+        of ``kin``: items without a list of their own that may have got a better one by what became known.
 
         Returns the stale ones that are of this partition.
         """
@@ -383,6 +451,7 @@ class Shelf:
             holders = np.flatnonzero(np.isin(hood.cols, list(flagged)).any(axis=1)).astype(np.int32)
             holders = holders[holders < len(self.context.items)]
             again.update(holders[self.context.part_of.of(holders) == self.partition].tolist())
+        again.update(kin[self.context.part_of.of(kin) == self.partition].tolist())
         self.unpublished |= again
         return mine
 
@@ -420,3 +489,11 @@ class Shelf:
                 document = msgspec.msgpack.encode(self.catalog[at])
                 writes.append(Put(context.keys.catalog(part, name), document))
         return writes
+
+
+def _padded(lists: Sequence[NDArray[N]]) -> NDArray[N]:
+    """At least one list of numbers as rows [r, longest]; 0 behind."""
+    lengths = np.array([len(each) for each in lists])
+    found = np.zeros((len(lists), int(lengths.max())), dtype=lists[0].dtype)
+    found[np.arange(found.shape[1]) < lengths[:, None]] = np.concatenate(lists)
+    return found

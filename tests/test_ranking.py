@@ -35,8 +35,9 @@ class Entry:
         term, n = self.version
         return (
             struct.pack(
-                "<BBHQQqdddf", 1, self.flags, k, term, n, self.last, self.row_sum, self.col_sum, 0.0, 0.0
+                "<BBHQQqdddf", 2, self.flags, k, term, n, self.last, self.row_sum, self.col_sum, 0.0, 0.0
             )
+            + struct.pack("<ffqQQHH", 0.0, 0.0, 0, 0, 0, 0, 0)
             + struct.pack(f"<{k}Q", *map(item_hash, self.list))
             + struct.pack(f"<{k}f", *self.list.values())
         )

@@ -28,6 +28,11 @@ ROW = st.tuples(
 )
 
 
+def born_of(row: Row) -> int:
+    """Something that differs from row to row, up to what fits."""
+    return (row[3] + row[5]) % 2**32
+
+
 def columns(rows: list[Row]) -> PackedRows:
     names, evicted, base, forward, backward, last, pairs = zip(*rows, strict=True)
     flat = [pair for each in pairs for pair in each]
@@ -41,13 +46,16 @@ def columns(rows: list[Row]) -> PackedRows:
         np.array([len(each) for each in pairs], dtype=np.int64),
         np.array([key for key, _ in flat], dtype=np.uint64),
         np.array([weight for _, weight in flat], dtype=np.int64),
+        np.array([born_of(each) for each in rows], dtype=np.int64),
     )
 
 
 def by_struct(row: Row) -> bytes:
     """The layout of docs/keyspace.md, written out; pairs as they come."""
     name, evicted, base, forward, backward, last, pairs = row
-    head = struct.pack("<BBHHHiIqqq", 1, evicted, len(name), len(pairs), 0, base, 0, forward, backward, last)
+    born = born_of(row)
+    head = struct.pack("<BBHHHiI", 1, evicted, len(name), len(pairs), 0, base, born)
+    head += struct.pack("<qqq", forward, backward, last)
     return head + name + b"".join(struct.pack("<Qq", key, weight) for key, weight in pairs)
 
 

@@ -484,7 +484,7 @@ class TestStoring:
             hashes = np.array([HASHES[n] for n in numbers], dtype=np.uint64)
             count, one = np.array([len(hashes)]), np.array([1])
             packed = row_format.PackedRows(
-                [b"x"], one > 1, one, one, one, one, count, hashes, np.ones(len(hashes), dtype=np.int64)
+                [b"x"], one > 1, one, one, one, one, count, hashes, np.ones(len(hashes), dtype=np.int64), one
             )
             with pytest.raises(ValueError, match="damaged"):
                 Rows(ITEMS).unpack(np.array([0], dtype=np.int32), row_format.pack(packed))

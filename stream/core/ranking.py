@@ -26,8 +26,8 @@ U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
-ITEM_ITEM, TRENDING = 0, 1
-"""Codes of ``Ranked.strategy``."""
+ITEM_ITEM, TRENDING, CONTENT = 0, 1, 2
+"""Codes of ``Ranked.strategy``: places in `stream.core.views.STRATEGIES`."""
 
 _CHUNK = 256  # users at a time: their words stay in cache, and a row number fits in 8 bits
 _SCORE_BITS = 31
@@ -62,7 +62,11 @@ class _Candidates:
 
 
 def nearest(hood: Neighborhood, subjects: I32, size: int) -> Ranked:
-    """The ``size`` most similar items of each of ``subjects`` [U]: its list by S, without blocked items."""
+    """The ``size`` most similar items of each of ``subjects`` [U]: its list by S, without blocked items.
+
+    An item that has no list of its own gets the items whose content is most like its.
+    """
+    hood.fill_cold(subjects)
     scores = hood.similarities(subjects)
     # A list stands heaviest first, ties by hash; a stable sort keeps that order among equals.
     order = np.argsort(-scores, axis=1, kind="stable")[:, :size]
@@ -73,7 +77,7 @@ def nearest(hood: Neighborhood, subjects: I32, size: int) -> Ranked:
         np.where(held, items, np.int32(-1)),
         found,
         np.where(held, subjects[:, None], np.int32(-1)),
-        np.full(found.shape, ITEM_ITEM, dtype=np.uint8),
+        np.where(hood.by_content[subjects][:, None] & held, CONTENT, ITEM_ITEM).astype(np.uint8),
     )
 
 

@@ -1,7 +1,7 @@
 """The packed co-occurrence row, format 1: private bytes behind the key `row`. Pure.
 
-Little-endian: format u8, flags u8 (1 = evicted), name length u16, pairs u16, pad u16, base period i32, pad
-u32, forward sum i64, backward sum i64, newest event i64 ms; the name (utf-8); then per pair, by
+Little-endian: format u8, flags u8 (1 = evicted), name length u16, pairs u16, pad u16, base period i32, first
+event u32 s, forward sum i64, backward sum i64, newest event i64 ms; the name (utf-8); then per pair, by
 ascending hash, hash u64, weight i64. The item's popularity (`stream.core.trending`) stands behind it.
 """
 
@@ -33,7 +33,7 @@ _HEADER = np.dtype(
         ("pairs", "<u2"),
         ("pad", "<u2"),
         ("base", "<i4"),
-        ("zero", "<u4"),
+        ("born", "<u4"),
         ("forward", "<i8"),
         ("backward", "<i8"),
         ("last", "<i8"),
@@ -44,7 +44,10 @@ _PAIR = np.dtype([("hash", "<u8"), ("weight", "<i8")])
 
 @dataclass(frozen=True, slots=True)
 class PackedRows:
-    """r rows as columns [r]; ``hashes`` and ``weights`` are those of all pairs, row after row."""
+    """r rows as columns [r]; ``hashes`` and ``weights`` are those of all pairs, row after row.
+
+    ``born`` is the time of the item's first event in whole seconds since 1970, 0 unknown.
+    """
 
     names: list[bytes]
     evicted: Bool
@@ -55,6 +58,7 @@ class PackedRows:
     pairs: I64
     hashes: U64
     weights: I64
+    born: I64
 
 
 def pack(rows: PackedRows) -> list[bytes]:
@@ -63,7 +67,7 @@ def pack(rows: PackedRows) -> list[bytes]:
     head["format"], head["flags"] = ROW_FORMAT, rows.evicted * _EVICTED
     head["name"] = [len(name) for name in rows.names]
     head["pairs"], head["base"], head["last"] = rows.pairs, rows.base, rows.last
-    head["forward"], head["backward"] = rows.forward, rows.backward
+    head["forward"], head["backward"], head["born"] = rows.forward, rows.backward, rows.born
     pairs = np.empty(len(rows.hashes), dtype=_PAIR)
     order = _by_hash(rows.hashes, rows.pairs)
     pairs["hash"], pairs["weight"] = rows.hashes[order], rows.weights[order]
@@ -122,6 +126,7 @@ def unpack(blobs: Sequence[bytes]) -> tuple[PackedRows, list[bytes]]:
         counts,
         pairs["hash"].astype(np.uint64),
         pairs["weight"].astype(np.int64),
+        head["born"].astype(np.int64),
     )
     return rows, [blob[end:] for blob, end in zip(blobs, ends, strict=True)]
 

@@ -57,6 +57,7 @@ _HOME = np.repeat(np.arange(LINES, dtype=np.uint64), WIDTH)
 _ENTRY_BITS = 63 - 2 * ID_BITS
 _BLANK = -(1 << 40)
 """The base of a row before its first entry: whatever comes is beyond its span."""
+_UNBORN = (1 << 32) - 1
 _MAX_WEIGHT = (1 << WEIGHT_BITS) - 1
 _BUCKETS = 1 << BUCKET_BITS
 _IN_BUCKET = _CODES // _BUCKETS
@@ -108,6 +109,7 @@ class Rows:
         self._base: I64 = np.zeros(0, dtype=np.int64)
         self._sums: I64 = np.zeros((0, 2), dtype=np.int64)
         self._last: I64 = np.zeros(0, dtype=np.int64)
+        self._born: I64 = np.zeros(0, dtype=np.int64)
         self._cut: Bool = np.zeros(0, dtype=np.bool_)
         self.evicted = self.saturated = self.shifted = 0
 
@@ -135,6 +137,7 @@ class Rows:
     def _clear(self, slots: I32) -> None:
         self._rows[slots] = 0
         self._count[slots] = self._last[slots] = 0
+        self._born[slots] = _UNBORN
         self._base[slots] = _BLANK
         self._sums[slots] = 0
         self._cut[slots] = False
@@ -187,9 +190,10 @@ class Rows:
         before = len(self._base)
         self._words.resize((rows * LINES, WIDTH), refcheck=False)
         self._sums.resize((rows, 2), refcheck=False)
-        for column in (self._count, self._base, self._last, self._cut):
+        for column in (self._count, self._base, self._last, self._born, self._cut):
             column.resize(rows, refcheck=False)
         self._base[before:] = _BLANK
+        self._born[before:] = _UNBORN
 
     # Folding
 
@@ -446,6 +450,15 @@ class Rows:
         base = self._base[slots]
         return Sums(forward.copy(), backward.copy(), np.where(base == _BLANK, 0, base), self._last[slots])
 
+    def witness(self, rows: I32, time: I64) -> None:
+        """Something was heard of items [n] at ``time`` [n] ms: the earliest is when one was born."""
+        np.minimum.at(self._born, self._slots_of(rows), np.maximum(time // 1000, 1))
+
+    def born(self, rows: I32) -> I64:
+        """Time of the first event of items [r], in whole seconds as ms; 0 unknown."""
+        born = self._born[self._slots_of(rows)]
+        return np.where(born == _UNBORN, 0, born * 1000)
+
     # Storing
 
     def pack(self, rows: I32) -> list[bytes]:
@@ -465,6 +478,7 @@ class Rows:
             np.count_nonzero(held, axis=1),
             self._hash_of(pairs),
             (pairs >> _ID_SHIFT).astype(np.int64),
+            self.born(rows) // 1000,
         )
         return row_format.pack(packed)
 
@@ -485,6 +499,7 @@ class Rows:
         at = slots[stored].astype(np.int64)
         blank = (packed.pairs == 0) & (packed.last == 0)
         self._cut[at], self._last[at] = packed.evicted, packed.last
+        self._born[at] = np.where(packed.born == 0, _UNBORN, packed.born)
         self._base[at] = np.where(blank, _BLANK, packed.base)
         self._sums[at] = np.stack([packed.forward, packed.backward], axis=1)
         key = at[row] << ID_BITS | code

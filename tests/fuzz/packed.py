@@ -20,7 +20,7 @@ from stream.core.engaged import CartLine, Choice, Timer, UserState
 from stream.core.items import Items
 from stream.core.neighbor_format import pack_records
 from stream.core.neighborhood import Neighborhood
-from stream.core.ranking import rank
+from stream.core.ranking import nearest, rank
 from stream.core.row_format import PackedRows
 from stream.core.rows import Rows
 from stream.core.trending import Popularity, merge, top_record
@@ -127,7 +127,7 @@ def _read_increments(value: bytes) -> None:
 
 
 def _neighbors(rng: Random) -> bytes:
-    k = rng.choice((0, 1, 5, 50))
+    k, t, dims = rng.choice((0, 1, 5, 50)), rng.choice((0, 1, 24)), rng.choice((0, 1, 7, 256))
     items, draw = Items(), np.random.default_rng(rng.randrange(2**32))
     items.ids(NAMES)
     return pack_records(
@@ -143,6 +143,16 @@ def _neighbors(rng: Random) -> bytes:
             k=np.array([k]),
             hashes=items.hashes[draw.integers(0, len(NAMES), (1, k))],
             weights=-np.sort(-draw.random((1, k)).astype(np.float32)),
+            born=np.array([NOW - 1]),
+            usual=np.array([1.0], dtype=np.float32),
+            season=np.array([0.5], dtype=np.float32),
+            group=np.array([5], dtype=np.uint64),
+            category=np.array([6], dtype=np.uint64),
+            t=np.array([t]),
+            tokens=draw.integers(0, 9, (1, t), dtype=np.uint32),
+            token_weights=draw.random((1, t)).astype(np.float32),
+            dims=np.array([dims]),
+            vectors=draw.integers(-127, 128, (1, dims), dtype=np.int8),
         )
     )[0]
 
@@ -156,6 +166,9 @@ def _read_neighbors(value: bytes) -> None:
     with np.errstate(all="ignore"):
         found = rank(hood, rows, (none, none), 20, 0.5, none)
     assert np.isfinite(found.scores).all(), "a score that is no number"
+    with np.errstate(over="ignore"):
+        found = nearest(hood, rows[0], 20)
+    assert np.isfinite(found.scores).all(), "a similarity that is no number"
 
 
 GOOD_NEIGHBORS = _neighbors(Random(1))
@@ -226,6 +239,7 @@ def _row(rng: Random) -> bytes:
         PackedRows(
             [b"i1"], np.array([False]), np.array([20]), np.array([5]), np.array([6]), np.array([NOW]),
             np.array([n]), np.array([rng.randrange(2**64) for _ in range(n)], dtype=np.uint64), np.arange(n),
+            np.array([NOW // 1000]),
         )
     )[0] + b"\x01\x00" + struct.pack("<iI", 493_000, 8)  # fmt: skip
 
