@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from state.model import VERSION_LENGTH, VERSION_START, version
 from stream.core.items import Items
-from stream.core.ranking import ITEM_ITEM, TRENDING, Ranked
-from stream.core.views import item_view, neighbors_views, recs_views, tombstone, trending_view
+from stream.core.ranking import CONTENT, ITEM_ITEM, TRENDING, Ranked
+from stream.core.views import STRATEGIES, item_view, neighbors_views, recs_views, tombstone, trending_view
 
 VERSION = version(1_767_225_600_000, 42)
 TIME = 1_767_225_600_000
@@ -75,6 +75,26 @@ def test_views_are_what_a_json_writer_would_write(lists: Lists) -> None:
             assert parsed == expected(kind, subject, at, own, filled)
             assert list(parsed) == ["version", "id", "time", kind, "items"]
             assert view[VERSION_START : VERSION_START + VERSION_LENGTH] == VERSION.encode()
+
+
+@given(st.lists(st.lists(st.sampled_from(range(len(STRATEGIES))), max_size=8), max_size=4))
+def test_each_entry_says_its_own_strategy(codes: list[list[int]]) -> None:
+    items = Items()
+    ranked = ranked_of(items, [("u", [("a", 1.0, "b")] * len(row), []) for row in codes])
+    for row, wanted in enumerate(codes):
+        ranked.strategy[row, : len(wanted)] = wanted
+    names = [f"u{row}" for row in range(len(codes))]
+    made = recs_views(VERSION, names, np.full(len(codes), TIME), names, ranked, items)
+    found = [[entry["strategy"] for entry in orjson.loads(view)["items"]] for view in made]
+    assert found == [[STRATEGIES[code] for code in row] for row in codes]
+
+
+def test_codes_are_places_in_the_table() -> None:
+    assert [STRATEGIES[code] for code in (ITEM_ITEM, TRENDING, CONTENT)] == [
+        "item-item",
+        "trending",
+        "content",
+    ]
 
 
 def test_each_view_has_its_own_time() -> None:

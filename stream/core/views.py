@@ -20,14 +20,18 @@ import orjson
 from numpy.typing import NDArray
 
 from stream.core.items import Items
-from stream.core.ranking import ITEM_ITEM, Ranked
+from stream.core.ranking import Ranked
 
 Bool = NDArray[np.bool_]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-_ITEM_ITEM = b'{"item":%b,"score":%b,"strategy":"item-item","because":[%b]}'
-_TRENDING = b'{"item":%b,"score":%b,"strategy":"trending","because":[%b]}'
+STRATEGIES = ("item-item", "trending", "content")
+"""What `Ranked.strategy` says, by code."""
+
+_ENTRIES = [
+    b'{"item":%%b,"score":%%b,"strategy":"%b","because":[%%b]}' % name.encode() for name in STRATEGIES
+]
 _PIECES = 3
 
 
@@ -72,10 +76,10 @@ def iso_time(time_ms: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _template(kind: bytes, own: int, filled: int) -> bytes:
-    """A whole view with %b for version, id, time, subject, and for item, score and reason of each entry."""
+def _template(kind: bytes, strategies: bytes) -> bytes:
+    """A whole view, an entry a byte of ``strategies``, with %b for version, id, time, subject, and pieces."""
     head = b'{"version":%%b,"id":%%b,"time":"%%bZ","%b":%%b,"items":[' % kind
-    return head + b",".join([_ITEM_ITEM] * own + [_TRENDING] * filled) + b"]}"
+    return head + b",".join([_ENTRIES[code] for code in strategies]) + b"]}"
 
 
 def _views(
@@ -91,16 +95,12 @@ def _views(
     pieces = _pieces(ranked, held, items)
     quoted = orjson.dumps(version)
     texts = np.datetime_as_string(times.astype("datetime64[ms]"), unit="ms").tolist()
-    own = np.count_nonzero(held & (ranked.strategy == ITEM_ITEM), axis=1).tolist()
-    lengths = np.count_nonzero(held, axis=1)
-    ends = np.cumsum(lengths)
-    starts = ((ends - lengths) * _PIECES).tolist()
+    ends = np.cumsum(np.count_nonzero(held, axis=1)).tolist()
+    strategies = ranked.strategy[held].tobytes()
     return [
-        _template(kind, mine, length - mine)
-        % (quoted, orjson.dumps(identity), time.encode(), subject, *pieces[start:end])
-        for identity, time, subject, mine, length, start, end in zip(
-            ids, texts, subjects, own, lengths.tolist(), starts, (ends * _PIECES).tolist(), strict=True
-        )
+        _template(kind, strategies[start:end])
+        % (quoted, orjson.dumps(identity), time.encode(), subject, *pieces[start * _PIECES : end * _PIECES])
+        for identity, time, subject, start, end in zip(ids, texts, subjects, [0, *ends], ends, strict=False)
     ]
 
 
