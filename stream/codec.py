@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import compress
@@ -19,13 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.items import Items
+from stream.core.merge import Answer, Asked, Given, Request, event_of
 from stream.core.weights import type_units
 from stream.events import (
     CODE,
     ENGAGEMENT_KINDS,
     IMPRESSIONS,
     MAIL_TYPE,
+    MERGED,
     OTHER,
+    REQUEST,
     REQUIRED,
     RESERVED,
     TICK,
@@ -34,7 +37,7 @@ from stream.events import (
     Event,
     bounded,
 )
-from stream.forward import FORWARD, ITEM, MAIL, Mail, is_mail, open_mail
+from stream.forward import FORWARD, HANDED, ITEM, MAIL, MERGE, Mail, is_mail, open_mail
 from stream.mail import position_of, source_of
 from stream.reasons import Reason, explain, reason
 from stream.settings import Settings
@@ -60,6 +63,7 @@ U64 = NDArray[np.uint64]
 U8 = NDArray[np.uint8]
 Bool = NDArray[np.bool_]
 M = TypeVar("M", Event, CatalogItem)
+V = TypeVar("V")
 
 
 class Record(Protocol):
@@ -111,6 +115,8 @@ class Columns:
     """[E] partition that forwarded the event as mail, −1: none did."""
     source: I64
     """[E] source position there (`source_of`), 0 without a sender."""
+    handed: dict[int, Asked | Given] = field(default_factory=dict)
+    """Event number → what partitions tell each other when an anonymous user becomes a known one."""
 
     def take(self, keep: Bool) -> Columns:
         """The events for which ``keep`` [E] is true, numbered anew."""
@@ -130,7 +136,50 @@ class Columns:
             details={int(number[at]): event for at, event in self.details.items() if keep[at]},
             sender=self.sender[keep],
             source=self.source[keep],
+            handed={int(number[at]): told for at, told in self.handed.items() if keep[at]},
         )
+
+    def with_others(self, others: Columns) -> Columns:
+        """These events and others that stand between them in the log, in its order."""
+        first = len(self.time)
+        offset, index = (np.concatenate(pair) for pair in _pairs(self, others, "offset", "index"))
+        order = np.lexsort((index, offset))
+        number = np.empty(len(order), dtype=np.int32)
+        number[order] = np.arange(len(order))
+        rest = ("time", "received", "kind", "units", "id", "sender", "source")
+        time, received, kind, units, identity, sender, source = (
+            np.concatenate(pair)[order] for pair in _pairs(self, others, *rest)
+        )
+        user = [*self.user, *others.user]
+        event = number[np.concatenate([self.event, others.event + first])]
+        # Stable: the items of an event keep their order.
+        by_event = np.argsort(event, kind="stable")
+        return Columns(
+            offset=offset[order],
+            index=index[order],
+            time=time,
+            received=received,
+            kind=kind,
+            units=units,
+            user=[user[at] for at in order.tolist()],
+            id=identity,
+            event=event[by_event],
+            item=np.concatenate([self.item, others.item])[by_event],
+            details=_numbered(number, first, self.details, others.details),
+            sender=sender,
+            source=source,
+            handed=_numbered(number, first, self.handed, others.handed),
+        )
+
+
+def _pairs(one: Columns, other: Columns, *names: str) -> Iterator[tuple[Any, Any]]:
+    return ((getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _numbered(number: I32, first: int, one: dict[int, V], other: dict[int, V]) -> dict[int, V]:
+    """What is said of events, by their new numbers, in order."""
+    both = [*one.items(), *((at + first, value) for at, value in other.items())]
+    return dict(sorted(((int(number[at]), value) for at, value in both), key=lambda said: said[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +221,7 @@ class Limits:
         units = np.full(256, weights.get("other", 0), dtype=np.int64)
         for kind, code in CODE.items():
             units[code] = weights.get(kind, 0 if kind in IMPRESSIONS else units[OTHER])
-        units[TICK] = 0
+        units[[TICK, REQUEST, MERGED]] = 0
         return cls(
             settings.max_message_bytes,
             settings.max_batch_events,
@@ -542,9 +591,10 @@ def decode(
     """
     if not _has_mail(records):
         return _decode(records, items, limits, verify)
-    post = _Post.of(records, verify, FORWARD)
+    post = _Post.of(records, verify, FORWARD, MERGE, HANDED)
     columns, dead = _decode(post.opened, items, limits, verify)
-    return post.stamp(columns), post.letters(dead)
+    columns, dead = post.stamp(columns), post.letters(dead)
+    return columns.with_others(_merging(post.merging, items, limits)) if post.merging else columns, dead
 
 
 def _decode(
@@ -651,6 +701,73 @@ class _Opened:
     headers: Sequence[tuple[str, bytes]] = ()
 
 
+_MERGING: dict[str, msgspec.json.Decoder[Request] | msgspec.json.Decoder[Answer]] = {
+    MERGE: msgspec.json.Decoder(Request),
+    HANDED: msgspec.json.Decoder(Answer),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Merging:
+    """Mail about an anonymous user who becomes a known one, and where it stood."""
+
+    offset: int
+    mail: Mail
+    said: Request | Answer
+
+    @classmethod
+    def of(cls, offset: int, mail: Mail) -> _Merging | Reason:
+        try:
+            return cls(offset, mail, _MERGING[mail.kind].decode(mail.body))
+        except msgspec.ValidationError as error:
+            return explain(error, bytes(mail.body))
+
+    @property
+    def position(self) -> int:
+        """Its source position."""
+        return position_of(self.mail.source[1], self.mail.source[2])
+
+    def told(self, items: Items, limits: Limits) -> Asked | Given:
+        """As the step sees it."""
+        said = self.said
+        if isinstance(said, Request):
+            return Asked(said.user, self.position)
+        names, seconds, kinds = zip(*said.history, strict=True) if said.history else ((), (), ())
+        kind = np.array(kinds, dtype=np.uint8)
+        item, second = items.ids(names), np.array(seconds, dtype=np.int64)
+        return Given(said.asked, said.seen, said.newest, item, second, kind, limits.units[kind], said.changed)
+
+
+def _opened(
+    offset: int, value: bytes, verify: Verify, kinds: Sequence[str]
+) -> Mail | _Merging | Reason | None:
+    mail = open_mail(value, verify, *kinds)
+    return _Merging.of(offset, mail) if isinstance(mail, Mail) and mail.kind in _MERGING else mail
+
+
+def _merging(mail: Sequence[_Merging], items: Items, limits: Limits) -> Columns:
+    """Mail about merges, as events without interactions: requests of the anonymous user, answers of the
+    known one."""
+    asks = [isinstance(one.said, Request) for one in mail]
+    none = np.zeros(len(mail), dtype=np.int64)
+    return Columns(
+        offset=np.array([one.offset for one in mail], dtype=np.int64),
+        index=none.astype(np.int32),
+        time=np.array([one.said.time for one in mail], dtype=np.int64),
+        received=np.array([one.mail.received for one in mail], dtype=np.int64),
+        kind=np.where(asks, REQUEST, MERGED).astype(np.uint8),
+        units=none,
+        user=[one.said.anonymous if ask else one.said.user for one, ask in zip(mail, asks, strict=True)],
+        id=none.astype(np.uint64),
+        event=none[:0].astype(np.int32),
+        item=none[:0].astype(np.int32),
+        details={at: event_of(one.said) for at, one in enumerate(mail)},
+        sender=np.array([one.mail.source[0] for one in mail], dtype=np.int32),
+        source=np.array([one.position for one in mail], dtype=np.int64),
+        handed={at: one.told(items, limits) for at, one in enumerate(mail)},
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Post:
     """A bundle with mail: its records by offset, all that can be read on with mail opened, and the rest."""
@@ -659,14 +776,17 @@ class _Post:
     opened: list[Record]
     mail: dict[int, Mail]
     refused: list[DeadLetter]
+    merging: list[_Merging] = field(default_factory=list)
 
     @classmethod
-    def of(cls, records: Sequence[Record], verify: Verify, kind: str) -> _Post:
+    def of(cls, records: Sequence[Record], verify: Verify, *kinds: str) -> _Post:
         post = cls({record.offset: record for record in records}, [], {}, [])
         for record in records:
             value = record.value or b""
-            mail = open_mail(value, verify, kind) if is_mail(value) else None
-            if isinstance(mail, Reason):
+            mail = _opened(record.offset, value, verify, kinds) if is_mail(value) else None
+            if isinstance(mail, _Merging):
+                post.merging.append(mail)
+            elif isinstance(mail, Reason):
                 post.refused.append(_letter(record, -1, mail, value))
             elif mail is None:
                 post.opened.append(record)

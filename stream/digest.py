@@ -52,6 +52,7 @@ class Digest(msgspec.Struct):
     mail: int
     mail_repeats: int
     uncounted: int
+    merging: int
 
 
 _READ_S = 1.0
@@ -125,6 +126,7 @@ async def sum_up(settings: Settings, store: Store, settled: Status) -> Digest:
         mail=settled.mail,
         mail_repeats=settled.mail_repeats,
         uncounted=settled.uncounted,
+        merging=settled.merging,
     )
 
 

@@ -44,6 +44,8 @@ OTHER = 254
 """Code of a type that is not in the vocabulary."""
 TICK = 255
 """Code of a signed tick, which belongs to no user."""
+REQUEST, MERGED = 253, 252
+"""Codes of mail between partitions when an anonymous user becomes a known one (`stream.core.merge`)."""
 
 RESERVED = "tidewise."
 """Types that begin so are the system's own."""
@@ -67,6 +69,9 @@ ENGAGEMENT_KINDS = frozenset(
     }
 )
 """Types that triggers and guards look at."""
+
+LIST_KINDS = frozenset({"recommendation_shown", "recommendation_clicked"})
+"""Types by which shown lists are told of: attribution looks at them, and at purchases and refunds."""
 
 IMPRESSIONS = frozenset({"view_item_list", "recommendation_shown"})
 """Types whose items were only shown: no interactions, unless the settings give them a weight."""
@@ -107,15 +112,17 @@ Amount = Annotated[float, Meta(ge=0, le=1e12)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 Currency = Annotated[str, Meta(pattern=r"^[A-Za-z]{3}(?![\s\S])", description="ISO 4217, for example EUR.")]
 Finite = Annotated[float, Meta(ge=-1e12, le=1e12)]
+Strategy = Annotated[str, Meta(max_length=64, description="As the list's view names it.")]
 Attribute = str | int | float | bool | list[str]
 
 
 class Line(Struct, frozen=True, kw_only=False, omit_defaults=True, gc=False):
-    """One item of an event: which, at what price for one piece, how many."""
+    """One item of an event: which, at what price for one piece, how many; in a list, by which strategy."""
 
     item: Id
     price: Amount | None = None
     quantity: Quantity = 1
+    strategy: Strategy | None = None
 
 
 Lines = list[Line]

@@ -13,6 +13,8 @@ from stream.signing import Verify, sign
 
 FORWARD, ITEM = "forward", "item"
 """The kinds of mail: it carries an event, on `events`; a catalogue event, on `catalog`."""
+MERGE, HANDED = "merge-request", "merged"
+"""Mail on `events`: hand an anonymous user over; what there was of him (`stream.core.merge`)."""
 MAIL = b'{"type":"%b"' % MAIL_TYPE.encode()
 """How mail begins, to the byte: only workers write it."""
 
@@ -63,17 +65,19 @@ def is_mail(value: bytes | None) -> bool:
     return value is not None and value.startswith(MAIL)
 
 
-def open_mail(value: bytes, verify: Verify, kind: str = FORWARD) -> Mail | Reason | None:
-    """The mail of a kind in a message, or why it is refused; None: it is no JSON, which others explain."""
+def open_mail(value: bytes, verify: Verify, *kinds: str) -> Mail | Reason | None:
+    """The mail of some kinds (none named: events) in a message, or why it is refused; None: it is no JSON,
+    which others explain."""
+    kinds = kinds or (FORWARD,)
     try:
         mail = _READER.decode(value)
     except msgspec.ValidationError as error:
         return explain(error, value)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    if mail.kind != kind:
-        found = msgspec.json.encode(mail.kind)
-        return reason("unsupported", "kind", found, f"a kind of mail that this version knows here: {kind}")
+    if mail.kind not in kinds:
+        found, known = msgspec.json.encode(mail.kind), ", ".join(kinds)
+        return reason("unsupported", "kind", found, f"a kind of mail that this version knows here: {known}")
     body = bytes(mail.body)
     if not verify(_said(mail.kind, mail.source, mail.received, body), mail.sig):
         return reason("unsigned", "sig", msgspec.json.encode(mail.sig), "the deployment's signature")

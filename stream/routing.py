@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,20 @@ from stream.topics import EVENTS
 Bool = NDArray[np.bool_]
 
 
+class Posted(NamedTuple):
+    """Mail on `events`: where its event stood (offset, index), its target partition, the message.
+
+    Receivers keep the last position of every sender, so mail leaves in the order of its positions.
+    """
+
+    place: tuple[int, int]
+    target: int
+    output: Output
+
+
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A batch, sorted: ``columns`` is what counts here, ``mail`` (target partition, message) goes on.
+    """A batch, sorted: ``columns`` is what counts here, ``mail`` goes on.
 
     ``senders`` are the last source positions after it. ``strangers`` are users of other partitions whose
     events came as mail nevertheless: they count here, but must not be taken for users of this partition.
@@ -30,7 +42,7 @@ class Routed:
 
     columns: Columns
     senders: Mapping[int, int]
-    mail: list[tuple[int, Output]] = field(default_factory=list)
+    mail: list[Posted] = field(default_factory=list)
     repeats: int = 0
     strangers: set[str] = field(default_factory=set)
 
@@ -84,7 +96,7 @@ class Router:
         records: Sequence[Record],
         base: int,
         targets: Mapping[str, int],
-    ) -> Iterator[tuple[int, Output]]:
+    ) -> Iterator[Posted]:
         for offset, group in groupby(events, lambda at: int(columns.offset[at])):
             record = records[bisect_left(records, offset - base, key=lambda record: record.offset)]
             bodies = parts(record.value or b"")
@@ -92,7 +104,7 @@ class Router:
                 user, index = columns.user[at], int(columns.index[at])
                 source, received = (self.partition, offset, index), int(columns.received[at])
                 mail = forward.pack(self.key, targets[user], source, received, bodies[index])
-                yield targets[user], Output(EVENTS.name, user.encode(), mail)
+                yield Posted((offset, index), targets[user], Output(EVENTS.name, user.encode(), mail))
 
 
 def _repeated(columns: Columns, senders: Mapping[int, int]) -> tuple[Bool, dict[int, int]]:

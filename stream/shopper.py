@@ -29,6 +29,7 @@ from stream.events import CODE
 from stream.follower import Followed
 from stream.letters import dead_letter
 from stream.mail import Packer
+from stream.merging import Merger
 from stream.ownership import ItemPartitions
 from stream.routing import Routed, Router
 from stream.settings import Settings
@@ -48,9 +49,9 @@ class Meta(msgspec.Struct, array_like=True):
     """A shopper partition's own state: watermark, tallies, decision hash (MessagePack array).
 
     ``live`` tells whether the event that last raised the watermark was fresh when received. Elements of the
-    log = accepted + repeats + dead + ticks + forwarded + mail_repeats; ``mail`` of those accepted or repeated
-    came as mail, ``uncounted`` of those accepted are noise. ``senders`` are the last source positions of
-    mail.
+    log = accepted + repeats + dead + ticks + forwarded + mail_repeats + merging; ``mail`` of those accepted or
+    repeated came as mail, ``uncounted`` of those accepted are noise. ``senders`` are the last source positions
+    of mail; ``merging`` counts the mail about anonymous users who become known ones.
     """
 
     format: int = _META_FORMAT
@@ -66,6 +67,7 @@ class Meta(msgspec.Struct, array_like=True):
     mail_repeats: int = 0
     senders: Mapping[int, int] = {}
     uncounted: int = 0
+    merging: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Shopper:
         self._verify = verifier(context.signing_key, self.partition)
         self._router = Router(self.partition, context.settings.partitions, context.signing_key)
         self._packer = Packer(context.items, self.partition)
+        self._merge = Merger.of(context.settings, self.partition, context.signing_key, context.items)
         self._forget_cache()
 
     def _forget_cache(self) -> None:
@@ -219,6 +222,7 @@ class Shopper:
         carries it, and its owner's first record in `neighbors`.
         """
         rows = result.increments.row if result.increments is not None else np.zeros(0, dtype=np.int32)
+        rows = np.concatenate([rows, *(handover.item for handover in result.handovers)])
         async with asyncio.timeout(NAMES_WITHIN_S):
             while (self.context.part_of.of(rows) < 0).any():
                 await asyncio.sleep(0.02)
@@ -228,21 +232,23 @@ class Shopper:
     ) -> Meta:
         meta, columns = self.meta, routed.columns
         ticks = columns.user.count("")
-        accepted = int(np.count_nonzero(result.fresh))
+        merging = len(columns.handed)
+        accepted = int(np.count_nonzero(result.fresh)) - merging
         return msgspec.structs.replace(
             meta,
             watermark=result.watermark,
             live=meta.live if result.raised is None else self._is_live(columns, result.raised, records),
             decisions=(meta.decisions + decision_hash(result.decisions)) % 2**64,
             accepted=meta.accepted + accepted,
-            repeats=meta.repeats + len(columns.time) - ticks - accepted,
+            repeats=meta.repeats + len(columns.time) - ticks - merging - accepted,
             dead=meta.dead + len(dead),
             ticks=meta.ticks + ticks,
             forwarded=meta.forwarded + len(routed.mail),
-            mail=meta.mail + int(np.count_nonzero(columns.sender >= 0)),
+            mail=meta.mail + int(np.count_nonzero(columns.sender >= 0)) - merging,
             mail_repeats=meta.mail_repeats + routed.repeats,
             senders=routed.senders,
             uncounted=meta.uncounted + int(np.count_nonzero(result.uncounted)),
+            merging=meta.merging + merging,
         )
 
     def _is_live(self, columns: Columns, event: int, records: Sequence[Record]) -> bool:
@@ -273,7 +279,7 @@ class Shopper:
                 *self._lists(version(term, n), view, result, columns, touched),
                 *self._messages(result, columns),
             ],
-            mail=[*self._mail(result), *routed.mail],
+            mail=[*self._mail(result), *self._post(result, routed)],
             dead=sorted({(EVENTS.name, letter.offset) for letter in dead}),
             dead_letters=[dead_letter(EVENTS.name, self.partition, letter) for letter in dead],
         )
@@ -287,7 +293,8 @@ class Shopper:
         for at, blob in zip(touched.tolist(), blobs, strict=True):
             name = view.names[at]
             key = keys.user(part, name)
-            yield Delete(key) if name in result.forgotten else Put(key, blob)
+            gone = name in result.forgotten and not result.rows.ids[at].any()
+            yield Delete(key) if gone else Put(key, blob)
         for name, state in result.engaged.items():
             key, packed = keys.engagement(part, name), state.pack()
             yield Put(key, packed) if packed else Delete(key)
@@ -351,6 +358,11 @@ class Shopper:
             for to in np.unique(target).tolist()
             for message in self._packer.pack(entries.take(target == to))
         ]
+
+    def _post(self, result: Result, routed: Routed) -> list[tuple[int, Output]]:
+        """Mail to other partitions of `events`, or to this one, by where its event stood."""
+        made = [*routed.mail, *self._merge.mail(result, routed.columns)]
+        return [(target, output) for _, target, output in sorted(made, key=lambda posted: posted.place)]
 
     def _keep(self, view: View, result: Result, meta: Meta) -> None:
         """Results enter the cache only after the transaction."""

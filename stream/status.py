@@ -32,6 +32,7 @@ class Status:
     mail: int
     mail_repeats: int
     uncounted: int
+    merging: int
     segments: int
     decisions: int
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -68,6 +69,7 @@ async def tallies(settings: Settings, store: Store) -> tuple[Status, dict[str, H
         mail=sum(meta.mail for meta in shoppers),
         mail_repeats=sum(meta.mail_repeats for meta in shoppers),
         uncounted=sum(meta.uncounted for meta in shoppers),
+        merging=sum(meta.merging for meta in shoppers),
         segments=sum(meta.segments for meta in shelves),
         decisions=sum(meta.decisions for meta in shoppers) % 2**64,
     )

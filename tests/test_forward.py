@@ -218,7 +218,7 @@ def test_what_goes_on_is_the_event_as_it_was_received() -> None:
     assert routed.columns.user == [HERE[0], HERE[0], ""] and routed.columns.offset.tolist() == [111, 112, 113]
     opened = [
         (to, each.topic, each.key, bytes(mail.body), mail.source)
-        for to, each in routed.mail
+        for _, to, each in routed.mail
         if isinstance(mail := open_mail(each.value, verifier(KEY, to)), Mail)
     ]
     assert opened == [
@@ -245,7 +245,7 @@ def test_mail_for_a_stranger_counts_and_is_not_sent_on() -> None:
     body = orjson.dumps(VIEW | {"user": HERE[2]})
     routed = route([pack(KEY, 1, (0, 1, 0), START_MS, body), body], 1)
     assert routed.columns.offset.tolist() == [10] and routed.strangers == {HERE[2]}
-    assert [to for to, _ in routed.mail] == [2]
+    assert [to for _, to, _ in routed.mail] == [2]
 
 
 # Whole deployments

@@ -66,6 +66,8 @@ class UserState(msgspec.Struct, array_like=True):
     ``changed`` is when the cart last changed, ``checkout`` and ``ordered`` when a checkout last began and an
     order was last placed. By trigger: ``triggers`` its own state, packed, and ``pending`` its timer. ``sent``
     has by channel the times of messages of the last 7 days, ``campaigns`` when each campaign last sent one.
+    ``asked`` are the positions of logins whose anonymous user has not come yet; ~position where a `forget`
+    came between (`stream.core.merge`).
     """
 
     format: int = _FORMAT
@@ -82,6 +84,7 @@ class UserState(msgspec.Struct, array_like=True):
     pending: dict[str, Timer] = {}
     sent: dict[str, tuple[int, ...]] = {}
     campaigns: dict[str, int] = {}
+    asked: tuple[int, ...] = ()
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:
@@ -121,7 +124,8 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def digest_fields(state: UserState) -> dict[str, object]:
-    """What the digest covers of a state: all but times of sending, which are readings of the watermark."""
+    """What the digest covers of a state: all but times of sending, which are readings of the watermark, and
+    positions in the log."""
     return {
         "identified": state.identified,
         "channels": state.channels,

@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 I64 = NDArray[np.int64]
+_ENDS = ("forget", "merged")
+"""Events after which a user's state begins anew; an anonymous user's ends where a known one takes it over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,7 @@ class _Passage:
     # Events
 
     def _event(self, seen: Seen) -> None:
-        if seen.type == "forget":
+        if seen.type in _ENDS:
             self._forget(seen)
             return
         observe(self.state, seen)

@@ -73,7 +73,7 @@ def judge(
     """Which interactions [N] are no noise, and the users' new rates [U].
 
     ``user`` [N] row of each interaction, ``item`` [N], ``kind`` [N], ``time_ms`` [N], ``event`` [N] number of
-    its event, ascending. ~0.05 µs an interaction; users who may be bots or repeat themselves go
+    its event, ascending. ~0.2 µs an interaction; users who may be bots or repeat themselves go
     one by one, ~2 µs each.
     """
     if not len(user):

@@ -16,12 +16,13 @@ from stream.codec import Columns
 from stream.core import engagement, noise
 from stream.core.engaged import Seen, UserState
 from stream.core.engagement import Clock, Engine
+from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of, take_over
 from stream.core.messages import Decision, Message
 from stream.core.noise import Noise
 from stream.core.pairs import window_pairs
 from stream.core.users import Rows, advance, fresh, tail
 from stream.core.weights import Decay, apply, gap_table
-from stream.events import CODE
+from stream.events import CODE, MERGED, REQUEST
 from stream.mail import BACKWARD, FORWARD, HIT, Increments, join, source_of
 from stream.settings import Settings
 
@@ -30,7 +31,8 @@ I32 = NDArray[np.int32]
 U64 = NDArray[np.uint64]
 Bool = NDArray[np.bool_]
 
-FORGET, PURCHASE = CODE["forget"], CODE["purchase"]
+PURCHASE = CODE["purchase"]
+_ENDS_ROUND: Bool = np.isin(np.arange(256), [CODE["forget"], REQUEST, MERGED])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ class Result:
     ``last`` [U] is each user's newest fresh event (number in the batch, −1 = none), ``raised`` the event
     that last raised the watermark (None: none did), ``fresh`` [E] which events are accepted,
     ``uncounted`` [E] which of these act on items and count for none (`noise`), ``tests`` [U] the test
-    accounts, ``forgotten`` the users whose last word was `forget`.
+    accounts, ``forgotten`` the users whose last word was `forget`, or who were handed over; ``asking`` the
+    numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here.
     """
 
     rows: Rows
@@ -97,26 +100,45 @@ class Result:
     tests: Bool
     last: I64
     forgotten: set[str] = field(default_factory=set)
+    asking: list[int] = field(default_factory=list)
+    handovers: list[Handover] = field(default_factory=list)
 
 
 def step(counting: Counting, engine: Engine, view: View, columns: Columns, user: I64) -> Result:
     """Process a batch. ``user`` [E] is the row of each event's user in ``view.rows`` (−1 for ticks).
 
-    Events before a `forget` count as they would in a batch of their own, those after it begin from nothing:
-    the batch is cut after each `forget`.
+    Events before a `forget` count as they would in a batch of their own, those after it begin from nothing,
+    and likewise where an anonymous user is handed over or taken over: such a user's events are processed
+    in rounds, which such events end.
     """
     after = _watermarks(view.watermark, columns, counting.lateness_ms)
     result = _blank(counting, view, columns, after)
+    facts = Facts(view.engaged, columns, result.fresh)
     parts: list[Increments] = []
-    begin = 0
-    for end in [*(np.flatnonzero(columns.kind == FORGET) + 1).tolist(), len(columns.time)]:
-        _count(counting, view.hashes, result, columns, user, slice(begin, end), parts)
-        if begin < end and columns.kind[end - 1] == FORGET and result.fresh[end - 1]:
-            _forget(result, columns.user[end - 1], int(user[end - 1]))
-        begin = end
-    result.increments = join(parts) if parts else None
-    _engage(engine, view, result, columns, Clock(view.watermark, after, columns.received))
+    rounds = _rounds(columns, user)
+    for each in range(int(rounds.max(initial=0)) + 1):
+        events = np.flatnonzero(rounds == each)
+        _count(counting, view.hashes, result, columns, user, events, parts)
+        _end_round(counting, view.hashes, result, facts, columns, user, events)
+    if parts:
+        whole = join(parts)
+        result.increments = whole if len(parts) == 1 else whole.take(np.argsort(whole.source, kind="stable"))
+    result.asking = logins(columns, result.fresh)
+    _engage(engine, view, result, facts, columns, Clock(view.watermark, after, columns.received))
     return result
+
+
+def _rounds(columns: Columns, user: I64) -> I64:
+    """Number of events before each [E], of the same user, that end a round."""
+    ends = _ENDS_ROUND[columns.kind]
+    rounds = np.zeros(len(ends), dtype=np.int64)
+    if not ends.any():
+        return rounds
+    order = np.argsort(user, kind="stable")
+    before: I64 = np.cumsum(ends[order]) - ends[order]
+    first = np.flatnonzero(np.diff(user[order], prepend=-2))
+    rounds[order] = before - np.repeat(before[first], np.diff(first, append=len(order)))
+    return rounds
 
 
 def _watermarks(before: int, columns: Columns, lateness_ms: int) -> I64:
@@ -154,24 +176,22 @@ def _count(
     result: Result,
     columns: Columns,
     user: I64,
-    piece: slice,
+    events: I64,
     parts: list[Increments],
 ) -> None:
-    """Histories, interest vectors and increments of the events of a piece that are no repeats."""
-    of = user[piece]
-    known = of >= 0
-    is_fresh = np.zeros(len(of), dtype=bool)
-    is_fresh[known], rows = fresh(result.rows, of[known], columns.id[piece][known])
-    result.fresh[piece] = is_fresh
-    events = np.flatnonzero(is_fresh) + piece.start
+    """Histories, interest vectors and increments of the events of a round [n] that are no repeats."""
+    events = events[user[events] >= 0]
+    is_fresh, rows = fresh(result.rows, user[events], columns.id[events])
+    events = events[is_fresh]
+    result.fresh[events] = True
     result.last[user[events]] = events
     if result.forgotten:
         result.forgotten.difference_update([columns.user[at] for at in events.tolist()])
-    low, high = np.searchsorted(columns.event, [piece.start, piece.stop])
-    event, item = columns.event[low:high], columns.item[low:high]
+    now = np.zeros(len(user), dtype=np.bool_)
     # A type of weight 0 (an item taken out of the cart) is no sign of interest; a purchase is remembered.
-    held = result.fresh[event] & ((columns.units[event] > 0) | (columns.kind[event] == PURCHASE))
-    event, item = event[held], item[held]
+    now[events] = (columns.units[events] > 0) | (columns.kind[events] == PURCHASE)
+    held = now[columns.event]
+    event, item = columns.event[held], columns.item[held]
     rows, event, item = _without_noise(counting.noise, rows, result, columns, user, event, item)
     counts = ~result.tests[user[event]]
     parts.extend(_increments(counting, rows, columns, user, event[counts], item[counts]))
@@ -224,20 +244,61 @@ def _increments(
     return [everything.take(np.argsort(everything.source, kind="stable"))]
 
 
-def _engage(engine: Engine, view: View, result: Result, columns: Columns, clock: Clock) -> None:
+def _end_round(
+    counting: Counting,
+    hashes: U64,
+    result: Result,
+    facts: Facts,
+    columns: Columns,
+    user: I64,
+    events: I64,
+) -> None:
+    """What the events that end a round do; it is the last of its user in the round."""
+    ends = events[_ENDS_ROUND[columns.kind[events]] & result.fresh[events]]
+    if not ends.size:
+        return
+    result.rows = result.rows.take(np.arange(len(result.rows)))
+    for at in ends.tolist():
+        name, row = columns.user[at], int(user[at])
+        told = columns.handed.get(at)
+        if told is None:
+            _begin_anew(result, name, row)
+        elif isinstance(told, Asked):
+            _hand_over(result, facts.until(name, at), at, told, name, row)
+        elif told.position in facts.until(name, at).asked:
+            only = np.array([row])
+            taken = take_over(result.rows.take(only), told, counting.interest, hashes)
+            result.rows.put(only, taken)
+
+
+def _hand_over(result: Result, state: UserState, at: int, told: Asked, name: str, row: int) -> None:
+    """Of who was handed over the last event ids stay: what he sent twice still counts once."""
+    result.handovers.append(hand_over(result.rows, row, state, at, told))
+    if not state.identified:
+        ids = result.rows.ids[row].copy()
+        _begin_anew(result, name, row)
+        result.rows.ids[row] = ids
+
+
+def _begin_anew(result: Result, name: str, row: int) -> None:
+    """Erase what counting holds of a user. What his events added to the items' sums stays there."""
+    result.rows.put(np.array([row]), Rows.blank(1, result.rows.bounds))
+    result.forgotten.add(name)
+
+
+def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: Columns, clock: Clock) -> None:
     """Run the triggers over what concerns them: their events, and the timers that fall due."""
+    asked = facts.asked()
     seen: dict[str, list[Seen]] = {}
-    for at, event in columns.details.items():
-        if result.fresh[at]:
-            time, received = int(columns.time[at]), int(columns.received[at])
-            seen.setdefault(columns.user[at], []).append(Seen(at, time, received, event.type, event))
+    for at in columns.details:
+        if result.fresh[at] and at not in facts.void:
+            seen.setdefault(columns.user[at], []).append(seen_of(columns, at))
     outcome = engagement.run(engine, view.engaged, seen, clock)
     result.engaged, result.alarms = outcome.states, outcome.alarms
     result.messages, result.decisions = outcome.messages, outcome.decisions
-
-
-def _forget(result: Result, name: str, row: int) -> None:
-    """Erase what counting holds of a user. What his events added to the items' sums stays there."""
-    result.rows = result.rows.take(np.arange(len(result.rows)))
-    result.rows.put(np.array([row]), Rows.blank(1, result.rows.bounds))
-    result.forgotten.add(name)
+    for name, positions in asked.items():
+        state = result.engaged.get(name) or view.engaged.get(name) or UserState()
+        if state.asked != positions:
+            state = state.copy()
+            state.asked = positions
+            result.engaged[name] = state

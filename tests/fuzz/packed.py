@@ -196,6 +196,7 @@ def _user(rng: Random) -> bytes:
             added=np.array([9]),
             base=np.array([20]),
             newest=np.array([NOW]),
+            rate=np.array([3]),
             n_history=np.array([history]),
             history=hashes[:, :history],
             times=np.full((1, history), 1_777_000_000, dtype=np.uint32),

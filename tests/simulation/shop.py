@@ -53,6 +53,8 @@ SETTINGS = Settings.model_validate(
 )
 USERS, ITEMS = ["u0", "u1", "u3", "u5", "u11"], [f"i{n}" for n in range(7)]
 """Some of each partition."""
+DEVICES = ["d0", "d1", "d2", "d3"]
+"""Anonymous ids, some of each partition; whoever logs in takes one over."""
 PURPOSES = {"personalisation": True, "marketing": True}
 TYPES = ("view_item", "view_item", "view_item", "add_to_cart", "add_to_cart", "remove_from_cart", "purchase")
 
@@ -134,17 +136,20 @@ class ShopWorld(World):
 
     def _event(self, n: int) -> dict[str, Any]:
         rng = self.rng
-        event: dict[str, Any] = {
-            "type": rng.choice(TYPES),
-            "user": rng.choice(USERS),
-            "item": rng.choice(ITEMS),
-        }
+        event: dict[str, Any] = {"type": rng.choice(TYPES), "item": rng.choice(ITEMS)}
+        if rng.random() < 0.3:
+            event["anonymous"] = rng.choice(DEVICES)
+        else:
+            event["user"] = rng.choice(USERS)
+        if rng.random() < 0.15:
+            user, device = rng.choice(USERS), rng.choice(DEVICES)
+            event = {"type": rng.choice(("sign_up", "login")), "user": user, "anonymous": device}
         if rng.random() < 0.5:
             event["id"] = f"e{rng.randint(max(0, n - 3), n)}"
         if rng.random() < 0.05:
             event["item"] = 7
         if rng.random() < 0.02:
-            event = {"type": "forget", "user": event["user"]}
+            event = {"type": "forget", "user": _key(event)}
         return event
 
     def _now(self) -> str:
@@ -152,11 +157,11 @@ class ShopWorld(World):
         return time_text(START_MS + int(self.loop.now * 1000) - late_ms)
 
     def _send(self, event: dict[str, Any]) -> None:
-        partition = self._sent_to(event["user"])
+        partition = self._sent_to(_key(event))
         value = msgspec.json.encode({**event, "time": self._now()})
         again = 2 if self.rng.random() < 0.05 else 1
         for _ in range(again):
-            self.log.append(EVENTS.name, partition, event["user"].encode(), value)
+            self.log.append(EVENTS.name, partition, _key(event).encode(), value)
 
     def _sent_to(self, key: str) -> int:
         """The owner of a key, or, where a producer partitions otherwise, somebody else."""
@@ -219,6 +224,11 @@ class ShopWorld(World):
             if self.server.data.keys.neighbors(item.decode()) not in self.server.data.strings:
                 return f"no view of the neighbours of {item!r}"
         return ""
+
+
+def _key(event: dict[str, Any]) -> str:
+    key: str = event.get("user") or event["anonymous"]
+    return key
 
 
 def _content(value: bytes | None) -> object:
