@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -31,6 +31,7 @@ EVENT_WEIGHTS: dict[str, float] = {
     "rate": 1.0,
     "share": 1.0,
     "recommendation_clicked": 1.0,
+    "preferences": 1.0,
     "begin_checkout": 0.0,
     "remove_from_cart": 0.0,
     "refund": 0.0,
@@ -196,6 +197,21 @@ class Settings(BaseSettings):
     )
     trending_s: float = Field(1.0, ge=0.1, description="`trending` is refreshed this often.")
 
+    # Live metrics
+    attribution_s: float = Field(
+        3 * DAY_S,
+        gt=0,
+        description="A click or purchase this long after a list was shown, or clicked, is attributed to it.",
+    )
+    arms: dict[str, float] = Field(
+        default_factory=dict,
+        max_length=16,
+        description='Arms of an A/B test by percent of users: `{"control": 50, "new": 50}`; empty: no test.',
+    )
+    arm_salt: str = Field(
+        "tidewise-arms", description="Salt of the arms' hash: another one mixes users anew."
+    )
+
     # Engagement
     cart_enabled: bool = Field(True, description="The default campaign `abandoned-cart` is on.")
     cart_after_s: list[float] = Field(
@@ -223,6 +239,16 @@ class Settings(BaseSettings):
     tick_live_s: float = Field(
         3600.0, ge=0, description="Ticks are sent only while the newest event was this fresh when received."
     )
+
+    @field_validator("arms")
+    @classmethod
+    def _whole(cls, arms: dict[str, float]) -> dict[str, float]:
+        """Arms are all of the users."""
+        if not all(percent > 0 for percent in arms.values()) or (
+            arms and abs(sum(arms.values()) - 100) > 1e-6
+        ):
+            raise ValueError("the percents of the arms must be above 0 and add up to 100")
+        return arms
 
     @classmethod
     def settings_customise_sources(
