@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.core.items import Items, item_hash
-from stream.core.neighbor_format import HIDDEN, OUT_OF_STOCK
+from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK
 from stream.core.neighborhood import HashIndex, Neighborhood, Similarity
-from stream.core.ranking import ITEM_ITEM, TRENDING, Ranked, nearest, rank
+from stream.core.ranking import CONTENT, ITEM_ITEM, TRENDING, Ranked, nearest, rank
 from stream.settings import Settings
 
 NAMES = [f"i{at}" for at in range(12)]
@@ -29,17 +29,30 @@ class Entry:
     flags: int = 0
     last: int = 0
     version: tuple[int, int] = field(default=(1, 1))
+    tokens: dict[int, float] = field(default_factory=dict)
+    popularity: float = 0.0
 
     def value(self) -> bytes:
         k = len(self.list)
         term, n = self.version
         return (
             struct.pack(
-                "<BBHQQqdddf", 2, self.flags, k, term, n, self.last, self.row_sum, self.col_sum, 0.0, 0.0
+                "<BBHQQqdddf",
+                2,
+                self.flags,
+                k,
+                term,
+                n,
+                self.last,
+                self.row_sum,
+                self.col_sum,
+                2.5,
+                self.popularity,
             )
-            + struct.pack("<ffqQQHH", 0.0, 0.0, 0, 0, 0, 0, 0)
+            + struct.pack("<ffqQQHH", 3.0, 0.5, 77, 8, 9, len(self.tokens), 0)
             + struct.pack(f"<{k}Q", *map(item_hash, self.list))
             + struct.pack(f"<{k}f", *self.list.values())
+            + b"".join(struct.pack("<If", *token) for token in self.tokens.items())
         )
 
 
@@ -388,3 +401,75 @@ def test_nearest_is_the_list_of_somebody_who_saw_that_item_alone(listed: dict[st
     assert np.array_equal(found.items, alone.items)
     assert np.array_equal(found.scores, alone.scores)
     assert np.array_equal(found.because, alone.because)
+
+
+# What the catalogue says
+
+
+def cold_shop() -> dict[str, Entry]:
+    """Shoes of two brands; nobody saw `new` beside anything yet."""
+    return {
+        "new": Entry({}, tokens={1: 1.0, 2: 1.0}),
+        "near": Entry({"far": 2.0}, tokens={1: 1.0, 2: 1.0}, popularity=3.0, col_sum=50.0),
+        "akin": Entry({"near": 2.0}, tokens={1: 1.0, 3: 1.0}, popularity=8.0),
+        "far": Entry({"near": 2.0}, tokens={4: 1.0}, popularity=99.0),
+        "gone": Entry({}, tokens={1: 1.0, 2: 1.0}, flags=HIDDEN),
+        "mute": Entry({}),
+    }
+
+
+def similar(hood: Neighborhood, name: str, size: int = 4) -> list[tuple[str, str | None, int]]:
+    return listed(hood, nearest(hood, np.array([hood.items.add(name)], dtype=np.int32), size))
+
+
+def test_an_item_that_was_never_seen_beside_another_has_neighbors_by_content() -> None:
+    # The first item of the dictionary is popular, and in no list.
+    hood = hood_of({"far": Entry({}, popularity=99.0)} | cold_shop())
+    assert similar(hood, "new") == [("near", "new", CONTENT), ("akin", "new", CONTENT)]
+    assert similar(hood, "mute") == []
+    assert similar(hood, "akin") == [("near", "akin", ITEM_ITEM)]
+    assert similar(hood, "gone") == [
+        ("near", "gone", CONTENT),
+        ("new", "gone", CONTENT),
+        ("akin", "gone", CONTENT),
+    ]
+    scores = hood.similarities(np.array([hood.items.add("new")], dtype=np.int32))[0, :2]
+    cosines = hood.content.item_cosine(*np.array([ids(hood, ["new", "new"]), ids(hood, ["near", "akin"])]))
+    counts = cosines * np.sqrt(np.array([4.0, 9.0]) / 9.0)
+    np.testing.assert_allclose(scores, counts**1.15 / 101**0.9, rtol=1e-5)
+
+
+def test_such_a_list_follows_what_becomes_known() -> None:
+    hood = hood_of(cold_shop())
+    before = similar(hood, "new")
+    assert similar(hood, "new") == before
+    hood.apply(["twin"], [Entry({}, tokens={1: 1.0, 2: 1.0}, popularity=20.0).value()])
+    assert similar(hood, "new", 1) == [("twin", "new", CONTENT)]
+    hood.apply(["twin"], [Entry({}, tokens={1: 1.0, 2: 1.0}, flags=OUT_OF_STOCK, version=(1, 2)).value()])
+    assert similar(hood, "new") == before
+    hood.apply(["new"], [Entry({"far": 1.0}, tokens={1: 1.0, 2: 1.0}, version=(1, 2)).value()])
+    assert similar(hood, "new") == [("far", "new", ITEM_ITEM)]
+
+
+def test_lists_of_bare_items_that_are_like_a_new_one_are_due() -> None:
+    hood = hood_of(cold_shop())
+    records = [Entry({}, tokens={1: 1.0}).value(), Entry({}, tokens={4: 1.0}).value()]
+    applied = hood.apply(["twin", "x"], records)
+    assert [hood.items.name(at) for at in applied.described] == ["twin", "x"]
+    kin = hood.cold_kin(np.array(ids(hood, ["twin"]), dtype=np.int32))
+    assert [hood.items.name(at) for at in kin.tolist()] == ["new"]
+    assert not len(hood.cold_kin(np.array(ids(hood, ["x", "mute"]), dtype=np.int32)))
+    again = [Entry({}, tokens={1: 1.0}, version=(1, 2), popularity=5.0).value()]
+    assert hood.apply(["twin"], again).described == []
+
+
+def test_what_records_say_is_kept_by_local_id() -> None:
+    hood = hood_of({"a": Entry({}, flags=HAS_PRICE, tokens={7: 0.5}, popularity=4.0), "b": Entry({})})
+    a, b = ids(hood, ["a", "b"])
+    assert hood.price[a] == 2.5
+    assert np.isnan(hood.price[b])
+    kept = (hood.popularity, hood.usual, hood.season, hood.born, hood.group, hood.category)
+    assert [array[a] for array in kept] == [4.0, 3.0, 0.5, 77, 8, 9]
+    assert hood.token_weights[a].tolist() == [0.5]
+    assert hood.token_weights[b].tolist() == [0.0]
+    assert hood.tokens.shape == hood.token_weights.shape == (len(hood.cols), 1)

@@ -235,7 +235,8 @@ class Neighborhood:
         if not len(cold):
             return
         cols, values = self.content.neighbors(cold, self.cols.shape[1], self.popularity, self.column > 0)
-        counts = values / np.sqrt(1 + self.popularity.take(cols, mode="clip").max(axis=1, initial=0))[:, None]
+        listed = np.where(cols < 0, np.float32(0), self.popularity.take(cols, mode="clip"))
+        counts = values / np.sqrt(1 + listed.max(axis=1))[:, None]
         self.cols[cold] = cols
         self.scores[cold] = self.similarity.row_part(counts, np.ones(len(cold)))
         self.by_content[cold], self._filled[cold] = True, self._renewals
