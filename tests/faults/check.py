@@ -394,7 +394,7 @@ def _newest(records: Sequence[tuple[str, bytes]]) -> tuple[dict[str, object], di
 
 def _says(columns: Any, at: int) -> object:
     k = int(columns.k[at])
-    scalars = ("flags", "last", "row_sum", "col_sum", "price", "popularity")
+    scalars = ("flags", "last", "row_sum", "col_sum", "price", "popularity", "born", "group", "category")
     told = {name: np.asarray(getattr(columns, name)[at]).item() for name in scalars}
     neighbors = zip(columns.hashes[at, :k].tolist(), columns.weights[at, :k].tolist(), strict=True)
     return told | {"neighbors": [(f"{hashed:016x}", weight) for hashed, weight in neighbors]}

@@ -239,4 +239,6 @@ def _content(value: bytes | None) -> object:
     k = int(found.k[0])
     lists = found.hashes[0, :k].tolist(), np.round(found.weights[0, :k].astype(float), 4).tolist()
     sums = (round(float(each[0]), 4) for each in (found.row_sum, found.col_sum, found.price))
-    return int(found.flags[0]), int(found.last[0]), k, *sums, *lists
+    told = found.born, found.group, found.category, found.tokens, found.token_weights, found.vectors
+    scalars = int(found.flags[0]), int(found.last[0]), k
+    return *scalars, *sums, *lists, *(each[0].tolist() for each in told)
