@@ -735,7 +735,17 @@ class _Merging:
         names, seconds, kinds = zip(*said.history, strict=True) if said.history else ((), (), ())
         kind = np.array(kinds, dtype=np.uint8)
         item, second = items.ids(names), np.array(seconds, dtype=np.int64)
-        return Given(said.asked, said.seen, said.newest, item, second, kind, limits.units[kind], said.changed)
+        return Given(
+            said.asked,
+            said.seen,
+            said.newest,
+            item,
+            second,
+            kind,
+            limits.units[kind],
+            said.changed,
+            said.attributes,
+        )
 
 
 def _opened(

@@ -62,13 +62,14 @@ ENGAGEMENT_KINDS = frozenset(
         "consent",
         "sign_up",
         "login",
+        "preferences",
         "forget",
         "nudge_delivered",
         "nudge_clicked",
         "coupon_redeemed",
     }
 )
-"""Types that triggers and guards look at."""
+"""Types that triggers and guards look at, or that change what engagement knows of a user."""
 
 LIST_KINDS = frozenset({"recommendation_shown", "recommendation_clicked"})
 """Types by which shown lists are told of: attribution looks at them, and at purchases and refunds."""

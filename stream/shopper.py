@@ -21,9 +21,10 @@ from stream.core.engagement import Engine
 from stream.core.items import Items
 from stream.core.messages import decision_hash, message_id
 from stream.core.neighborhood import Neighborhood
+from stream.core.preferences import cold, told
 from stream.core.ranking import rank
 from stream.core.step import Counting, Result, View, step
-from stream.core.users import Bounds, UserTable, bought, pack, profile
+from stream.core.users import Bounds, Rows, UserTable, bought, pack, profile
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CODE
 from stream.follower import Followed
@@ -51,7 +52,8 @@ class Meta(msgspec.Struct, array_like=True):
     ``live`` tells whether the event that last raised the watermark was fresh when received. Elements of the
     log = accepted + repeats + dead + ticks + forwarded + mail_repeats + merging; ``mail`` of those accepted or
     repeated came as mail, ``uncounted`` of those accepted are noise. ``senders`` are the last source positions
-    of mail; ``merging`` counts the mail about anonymous users who become known ones.
+    of mail; ``merging`` counts the mail about anonymous users who become known ones, ``preferences``
+    the events that told attributes.
     """
 
     format: int = _META_FORMAT
@@ -68,6 +70,7 @@ class Meta(msgspec.Struct, array_like=True):
     senders: Mapping[int, int] = {}
     uncounted: int = 0
     merging: int = 0
+    preferences: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,17 @@ class Shopper:
         await self._fetch(names, [name for name in concerned if name not in self.engaged])
         rows = self.table.take(self.table.slots(names))
         engaged = {name: self.engaged[name] for name in concerned}
-        return View(names, rows, engaged, self.meta.watermark, self.context.items.hashes), user
+        preferring = await self._preferring(names, rows)
+        hashes = self.context.items.hashes
+        return View(names, rows, engaged, self.meta.watermark, hashes, preferring), user
+
+    async def _preferring(self, names: list[str], rows: Rows) -> dict[str, UserState]:
+        """What engagement knows of users whose history says little; nothing while nobody told anything."""
+        if not self.meta.preferences:
+            return {}
+        wanted = cold(names, rows.seen)
+        await self._fetch([], [name for name in wanted if name not in self.engaged])
+        return {name: self.engaged[name] for name in wanted}
 
     def _reach(self, columns: Columns) -> int:
         if not len(columns.time):
@@ -249,6 +262,7 @@ class Shopper:
             senders=routed.senders,
             uncounted=meta.uncounted + int(np.count_nonzero(result.uncounted)),
             merging=meta.merging + merging,
+            preferences=meta.preferences + told(columns, result.fresh),
         )
 
     def _is_live(self, columns: Columns, event: int, records: Sequence[Record]) -> bool:

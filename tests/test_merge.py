@@ -193,6 +193,19 @@ def test_forget_between_login_and_answer_wins(user: str, device: str) -> None:
     assert shop.engaged(user) == UserState()
 
 
+@pytest.mark.parametrize(("user", "device"), PAIRS)
+def test_what_was_preferred_moves_over_and_the_newest_answer_counts(user: str, device: str) -> None:
+    size, colour = {"size": "M", "colour": ["red"]}, {"colour": ["blue"]}
+    shop = run(
+        act(device, 10, kind="preferences", attributes=size),
+        act(user, 20, kind="preferences", attributes=colour),
+        login(user, device, 30),
+    )
+    liked = {name: (told.value, told.time) for name, told in shop.engaged(user).attributes.items()}
+    assert liked == {"size": ("M", START_MS + 10_000), "colour": (["blue"], START_MS + 20_000)}
+    assert shop.engaged(device) == UserState()
+
+
 def test_nobodys_own_history_is_handed_over() -> None:
     """A client that names a known user where a device belongs."""
     shop = run(act("ann", 10, "tea", "add_to_cart"), login("bob", "ann", 20), login("cleo", "cleo", 30))
@@ -227,6 +240,7 @@ class Drawn:
 acts = st.one_of(
     st.tuples(st.sampled_from(("view", "view", "cart")), st.sampled_from([*DEVICES, *PEOPLE])),
     st.tuples(st.just("login"), st.tuples(st.sampled_from(PEOPLE), st.sampled_from(DEVICES))),
+    st.tuples(st.just("likes"), st.sampled_from([*DEVICES, *PEOPLE])),
     st.tuples(st.just("forget"), st.sampled_from([*DEVICES, *PEOPLE])),
 )
 parts = st.frozensets(st.integers(0, PARTITIONS - 1), max_size=PARTITIONS)
@@ -250,6 +264,9 @@ def planned(plan: Any) -> list[Drawn]:
             second += 50
             if kind == "login":
                 events.append(login(who[0], who[1], second))
+            elif kind == "likes":
+                liked = {item: late % 3, "taste": item}
+                events.append(act(who, second - late, kind="preferences", attributes=liked))
             elif kind == "forget":
                 events.append(act(who, second, kind="forget"))
             else:
@@ -313,7 +330,7 @@ class Oracle:
             self.histories.pop(name, None)
             self.waiting.pop(name, None)
             self.owned.discard(name)
-        elif "user" in event and kind in ("add_to_cart", "login"):
+        elif "user" in event and kind in ("add_to_cart", "login", "preferences"):
             self.owned.add(name)
 
     def _request(self, body: dict[str, Any]) -> None:

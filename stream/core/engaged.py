@@ -22,8 +22,11 @@ CART_ITEMS = 50
 """Items kept in a cart; the one put in longest ago leaves first."""
 CONSENT_NAMES = 16
 """Channels, and purposes, whose consent is kept; what is not kept is denied."""
+PREFERENCES, VALUES, VALUE_LENGTH = 32, 16, 256
+"""Attributes a user may prefer, values of each, and characters of a value; what is more is not kept."""
 
 _FORMAT = 1
+_Value = str | int | float | bool | list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ class Timer(msgspec.Struct, frozen=True, array_like=True):
     held: bool = False
 
 
+class Preference(msgspec.Struct, frozen=True, array_like=True):
+    """What a user prefers of an attribute, and when he said so."""
+
+    value: _Value
+    time: int
+
+
 class UserState(msgspec.Struct, array_like=True):
     """Everything engagement knows of one user. 0 stands for "never" in times.
 
@@ -67,7 +77,7 @@ class UserState(msgspec.Struct, array_like=True):
     order was last placed. By trigger: ``triggers`` its own state, packed, and ``pending`` its timer. ``sent``
     has by channel the times of messages of the last 7 days, ``campaigns`` when each campaign last sent one.
     ``asked`` are the positions of logins whose anonymous user has not come yet; ~position where a `forget`
-    came between (`stream.core.merge`).
+    came between (`stream.core.merge`). ``attributes`` are what the user prefers, by attribute.
     """
 
     format: int = _FORMAT
@@ -85,6 +95,7 @@ class UserState(msgspec.Struct, array_like=True):
     sent: dict[str, tuple[int, ...]] = {}
     campaigns: dict[str, int] = {}
     asked: tuple[int, ...] = ()
+    attributes: dict[str, Preference] = {}
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:
@@ -136,6 +147,7 @@ def digest_fields(state: UserState) -> dict[str, object]:
         "pending": {rule: timer.due for rule, timer in state.pending.items()},
         "sent": {channel: len(times) for channel, times in state.sent.items()},
         "campaigns": sorted(state.campaigns),
+        "attributes": {name: liked.value for name, liked in sorted(state.attributes.items())},
     }
 
 
@@ -192,12 +204,34 @@ def _choose(state: UserState, seen: Seen) -> None:
     _note_choices(state.purposes, seen.event.purposes, seen.time)
 
 
+def _prefer(state: UserState, seen: Seen) -> None:
+    """The newest answer counts, of two at the same time the later; an empty list takes one back."""
+    for name, told in (seen.event.attributes or {}).items():
+        old = state.attributes.get(name)
+        if old is not None and old.time > seen.time:
+            continue
+        if (value := _kept(told)) in (None, []):
+            state.attributes.pop(name, None)
+        elif old is not None or len(state.attributes) < PREFERENCES:
+            state.attributes[name] = Preference(value, seen.time)
+
+
+def _kept(told: _Value) -> _Value | None:
+    """A value within the bounds; whole numbers have 64 bits."""
+    if isinstance(told, list):
+        return [each for each in told if len(each) <= VALUE_LENGTH][:VALUES]
+    if isinstance(told, str):
+        return told if len(told) <= VALUE_LENGTH else None
+    return told if isinstance(told, float) or -(2**63) <= told < 2**63 else None
+
+
 _CHANGES: Mapping[str, Callable[[UserState, Seen], None]] = {
     "add_to_cart": _put_in,
     "remove_from_cart": _take_out,
     "purchase": _buy,
     "begin_checkout": _check_out,
     "consent": _choose,
+    "preferences": _prefer,
 }
 
 

@@ -18,14 +18,14 @@ engagement saw them) is nobody's device, and hands nothing over. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.engaged import CartLine, Seen, UserState, observe
+from stream.core.engaged import CartLine, Preference, Seen, UserState, observe
 from stream.core.interest import add
 from stream.core.users import Rows
 from stream.core.weights import Decay
@@ -61,7 +61,8 @@ class Answer(msgspec.Struct, frozen=True):
     """The body of an answer. ``asked`` is the login's position, ``time`` its time in ms.
 
     ``seen`` interactions ever, ``newest`` the greatest time of one in ms; ``history`` of item, second and
-    kind, in order; ``cart`` of item, pieces and price, as of its last change ``changed`` in ms.
+    kind, in order; ``cart`` of item, pieces and price, as of its last change ``changed`` in ms;
+    ``attributes`` are what was preferred.
     """
 
     time: int
@@ -73,6 +74,7 @@ class Answer(msgspec.Struct, frozen=True):
     history: list[tuple[str, int, int]] = []
     cart: list[tuple[str, int, float | None]] = []
     changed: int = 0
+    attributes: dict[str, Preference] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Given:
     kind: U8
     units: I64
     changed: int
+    attributes: Mapping[str, Preference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class Handover:
     kind: U8
     cart: Mapping[str, CartLine]
     changed: int
+    attributes: Mapping[str, Preference] = field(default_factory=dict)
 
 
 def event_of(message: Request | Answer) -> Event:
@@ -122,7 +126,7 @@ def event_of(message: Request | Answer) -> Event:
 
 
 def answer(handover: Handover, request: Request, names: Sequence[str], most_bytes: int) -> bytes:
-    """The answer's bytes, at most so many: as much of the newest history as fits, and the cart if it fits."""
+    """The answer's bytes, at most so many: as much of the newest history as fits, the rest if it fits."""
     columns = (handover.second.tolist(), handover.kind.tolist())
     history = list(zip(names, *columns, strict=True))
     cart = [(item, line.quantity, line.price) for item, line in sorted(handover.cart.items())]
@@ -136,10 +140,16 @@ def answer(handover: Handover, request: Request, names: Sequence[str], most_byte
         history,
         cart,
         handover.changed,
+        dict(sorted(handover.attributes.items())),
     )
-    while len(body := msgspec.json.encode(whole)) > most_bytes and (whole.history or whole.cart):
-        kept = whole.history[(len(whole.history) + 1) // 2 :]
-        whole = msgspec.structs.replace(whole, history=kept, cart=cart if whole.history else [])
+    while len(body := msgspec.json.encode(whole)) > most_bytes:
+        if whole.history:
+            kept = whole.history[(len(whole.history) + 1) // 2 :]
+            whole = msgspec.structs.replace(whole, history=kept)
+        elif whole.cart or whole.attributes:
+            whole = msgspec.structs.replace(whole, cart=[], attributes={})
+        else:
+            break
     return body
 
 
@@ -191,7 +201,7 @@ class Facts:
         elif kind == MERGED:
             self._answered(state, at)
         else:
-            observe(state, seen_of(columns, at))
+            _observe_all(state, columns, at)
             if kind in _LOGINS and _asks(columns.details[at]):
                 position = position_of(int(columns.offset[at]), int(columns.index[at]))
                 state.asked = (*state.asked, position)[-ASKED:]
@@ -200,7 +210,7 @@ class Facts:
     def _answered(self, state: UserState, at: int) -> None:
         given = self._columns.handed[at]
         if given.position in state.asked:
-            observe(state, seen_of(self._columns, at))
+            _observe_all(state, self._columns, at)
         else:
             self.void.add(at)
         state.asked = tuple(each for each in state.asked if given.position not in (each, ~each))
@@ -220,13 +230,26 @@ def _asks(event: Event) -> bool:
     return event.user is not None and event.anonymous is not None and event.user != event.anonymous
 
 
-def seen_of(columns: Columns, at: int) -> Seen:
-    """An event as engagement sees it; a cart that was handed over changed when it last did."""
-    event, time = columns.details[at], int(columns.time[at])
+def seen_of(columns: Columns, at: int) -> list[Seen]:
+    """An event as engagement sees it: mostly one.
+
+    What is taken over is seen as what was done: a cart filled when it last changed, each preference told.
+    """
+    event, time, received = columns.details[at], int(columns.time[at]), int(columns.received[at])
     given = columns.handed.get(at)
-    if isinstance(given, Given) and given.changed:
-        time = given.changed
-    return Seen(at, time, int(columns.received[at]), event.type, event)
+    if not isinstance(given, Given):
+        return [Seen(at, time, received, event.type, event)]
+    liked = [
+        (told.time, Event(type="preferences", time="", user=event.user, attributes={name: told.value}))
+        for name, told in given.attributes.items()
+    ]
+    done = [(given.changed or time, event), *liked]
+    return [Seen(at, when, received, each.type, each) for when, each in done]
+
+
+def _observe_all(state: UserState, columns: Columns, at: int) -> None:
+    for seen in seen_of(columns, at):
+        observe(state, seen)
 
 
 def hand_over(rows: Rows, row: int, state: UserState, at: int, asked: Asked) -> Handover:
@@ -244,6 +267,7 @@ def hand_over(rows: Rows, row: int, state: UserState, at: int, asked: Asked) -> 
         rows.kind[row, held],
         dict(state.cart) if any_at_all else {},
         state.changed * any_at_all,
+        dict(state.attributes) if any_at_all else {},
     )
 
 

@@ -66,7 +66,8 @@ class Counting:
 class View:
     """What the step sees of the state: users by row, their engagement by name, the partition's watermark.
 
-    ``hashes`` are those of all items, by local id.
+    ``hashes`` are those of all items, by local id. ``preferring`` are the states of users of whom little is
+    known, where anybody ever said what he prefers: for lists alone.
     """
 
     names: list[str]
@@ -74,6 +75,7 @@ class View:
     engaged: Mapping[str, UserState]
     watermark: int
     hashes: U64
+    preferring: Mapping[str, UserState] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -292,7 +294,7 @@ def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: C
     seen: dict[str, list[Seen]] = {}
     for at in columns.details:
         if result.fresh[at] and at not in facts.void:
-            seen.setdefault(columns.user[at], []).append(seen_of(columns, at))
+            seen.setdefault(columns.user[at], []).extend(seen_of(columns, at))
     outcome = engagement.run(engine, view.engaged, seen, clock)
     result.engaged, result.alarms = outcome.states, outcome.alarms
     result.messages, result.decisions = outcome.messages, outcome.decisions
