@@ -240,6 +240,10 @@ def test_many_users_are_compared_as_each_alone() -> None:
     weights = rng.random((300, 5)).astype(np.float32)
     candidates = rng.integers(-1, 500, (300, 40)).astype(np.int32)
     together = shop.content.cosine(profile, weights, candidates)
+    ragged = rng.random(candidates.shape) < 0.3
+    row = np.nonzero(ragged)[0]
+    some = shop.content.cosine_of(profile, weights, row, candidates[ragged])
+    np.testing.assert_allclose(some, together[ragged], atol=1e-6)
     assert together.max() > 0.5
     for row in (0, 63, 64, 65, 128, 299):
         part = slice(row, row + 1)

@@ -247,37 +247,45 @@ class Content:
 
         A profile is the weighted sum of the vectors of a user's items: ``profile`` [U, n] local ids, −1
         padded, ``weights`` [U, n]; ``candidates`` [U, J], −1 padded. Given vectors do not count here.
-        A user's profile is laid out over all tokens, where each candidate reads its own.
-        ~6 µs a user with n = 10, J = 200, T = 6.
+        ~6 µs a user with n = 10, J = 200, T = 6 in a catalogue of 12,000 items.
         """
-        units = self.units()
-        found = np.zeros(candidates.shape, dtype=np.float32)
-        size = len(self.vocabulary)
+        row = np.repeat(np.arange(len(candidates)), candidates.shape[1])
+        return self.cosine_of(profile, weights, row, candidates.ravel()).reshape(candidates.shape)
+
+    def cosine_of(self, profile: I32, weights: F32, row: I64, item: I32) -> F32:
+        """The same for candidates ``item`` [C] (−1: none) of users ``row`` [C], ascending: [C].
+
+        A user's profile is laid out over all tokens, where each candidate reads its own.
+        """
+        units, size = self.units(), len(self.vocabulary)
+        found = np.zeros(len(item), dtype=np.float32)
         rows = max(min(_SCRATCH // size, _CHUNK, len(profile)), 1)
         if len(self._table) < rows * size:
             self._table = np.zeros(max(rows * size, _SCRATCH), dtype=np.float32)
-        for start in range(0, len(profile), rows):
-            part = slice(start, start + rows)
-            parts = units[profile[part]] * np.where(profile[part] < 0, 0, weights[part])[:, :, None]
-            found[part] = self._compare(self.tokens[profile[part]], parts, candidates[part])
+        starts = range(0, len(profile), rows)
+        bounds = np.searchsorted(row, [*starts, len(profile)]).tolist()
+        for start, low, high in zip(starts, bounds[:-1], bounds[1:], strict=True):
+            part = profile[start : start + rows]
+            parts = units[part] * np.where(part < 0, 0, weights[start : start + rows])[:, :, None]
+            found[low:high] = self._compare(self.tokens[part], parts, row[low:high] - start, item[low:high])
         return found
 
-    def _compare(self, tokens: I32, parts: F32, candidates: I32) -> F32:
-        """Of users with ``tokens`` and ``parts`` [u, n, T] of their profiles, and ``candidates`` [u, J]."""
-        first = np.arange(len(tokens), dtype=np.int32)[:, None, None] * np.int32(len(self.vocabulary))
-        place, table = (tokens + first).ravel(), self._table
+    def _compare(self, tokens: I32, parts: F32, row: I64, item: I32) -> F32:
+        """Of users with ``tokens`` and ``parts`` [u, n, T] of their profiles, and their candidates [c]."""
+        first = np.arange(len(tokens), dtype=np.int32) * np.int32(len(self.vocabulary))
+        place, table = (tokens + first[:, None, None]).ravel(), self._table
         np.add.at(table, place, parts.ravel())
         # Each part times the whole at its token adds up to the square of the whole.
         squares = (parts.ravel() * table[place]).reshape(len(tokens), -1).sum(axis=1)
-        at = self.tokens.take(candidates, axis=0, mode="wrap")
-        at += first
+        at = self.tokens.take(item, axis=0, mode="wrap")
+        at += first[row][:, None]
         found = table.take(at, mode="clip")
-        found *= self._units.take(candidates, axis=0, mode="wrap")
+        found *= self._units.take(item, axis=0, mode="wrap")
         table[place] = 0
         # A product with ones adds up short rows several times faster than a sum along them.
-        sums = found @ np.ones(found.shape[2], dtype=np.float32)
-        sums *= _inverse(np.sqrt(squares))[:, None]
-        return np.where(candidates < 0, np.float32(0), sums)
+        sums = found @ np.ones(found.shape[1], dtype=np.float32)
+        sums *= _inverse(np.sqrt(squares))[row]
+        return np.where(item < 0, np.float32(0), sums)
 
     def item_cosine(self, i: I32, j: I32) -> F32:
         """Cosine of pairs of items ``i``, ``j`` [m] by tokens and given vectors: [m]. ~0.5 µs a pair."""
