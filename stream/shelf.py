@@ -328,7 +328,6 @@ class Shelf:
         factor = context.decay.age_factors(sums.base, last)
         forward, backward = sums.forward * factor, sums.backward * factor
         beta, held = context.settings.backward, top.cols >= 0
-        hour = context.popularity.newest_hour(ids)
         told = [self._tell(at) for at in ids.tolist()]
         values = pack_records(
             Records(
@@ -340,7 +339,7 @@ class Shelf:
                 # A pair that row j holds backward was added forward to column j, and the other way round.
                 col_sum=backward / beta + forward * beta,
                 price=np.array([self.catalog.get(at, {}).get("price") or 0.0 for at in ids.tolist()]),
-                popularity=context.popularity.scores(ids, context.settings.trending_half_life_s, hour).astype(
+                popularity=context.popularity.rested(ids, context.settings.trending_half_life_s).astype(
                     np.float32
                 ),
                 k=np.count_nonzero(held, axis=1),

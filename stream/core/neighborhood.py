@@ -41,11 +41,14 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
 
 T = TypeVar("T", bound=np.generic)
 
 _HOUR_MS = 3_600_000
+_MOST_LIVES = 500
+"""Half-lives of popularity that one scale holds; then it moves on."""
 _TINY = np.float32(1e-30)
 _NEVER = np.iinfo(np.int64).min
 
@@ -107,18 +110,29 @@ class Neighborhood:
     part of S, 0 for an item that is not shown; ``blocked`` [cap] hidden or out of stock; ``row_sum``,
     ``col_sum`` [cap]; ``term``, ``n`` [cap] version (−1 = no record); ``last`` [cap] ms.
 
-    ``price`` [cap] float32, NaN unknown; ``popularity`` [cap] decayed to the hour of the item's newest event
-    or later, ``usual`` [cap] the same with the long decay, ``season`` [cap] (`Records`); ``born`` [cap] ms, 0
-    unknown; ``group``, ``category`` [cap] uint64, 0 none; ``tokens`` [cap, T] local token ids,
-    ``token_weights`` [cap, T] (`Content`, which is ``content``).
+    ``price`` [cap] float32, NaN unknown; ``popularity`` [cap] decayed to the hour of the item's newest event,
+    ``usual`` [cap] the same with the long decay, ``season`` [cap] (`Records`); ``born`` [cap] ms, 0 unknown;
+    ``group``, ``category`` [cap] uint64, 0 none; ``tokens`` [cap, T] local token ids, ``token_weights`` [cap,
+    T] (`Content`, which is ``content``).
+
+    ``heat`` [cap] float64: popularity as of one moment for all, in units that only a quotient can do without;
+    ``likeness`` [cap, K] uint8: cosine of an item with each of its neighbours by content, in 255ths.
 
     ``by_content`` [cap]: the list in ``cols`` and ``scores`` was made by `fill_cold`.
 
-    8·K + 12·T + 106 bytes an item, T the most tokens that any item has, and up to 128 of `HashIndex`.
+    9·K + 12·T + 114 bytes an item, T the most tokens that any item has, and up to 128 of `HashIndex`.
     """
 
-    def __init__(self, items: Items, neighbors: int = 50, similarity: Similarity | None = None) -> None:
+    def __init__(
+        self,
+        items: Items,
+        neighbors: int = 50,
+        similarity: Similarity | None = None,
+        popularity_half_life_s: float = 86_400.0,
+    ) -> None:
         self.items = items
+        self._half_life_h = popularity_half_life_s / 3600
+        self._moment: int | None = None
         self.similarity = similarity or Similarity()
         self.cols: I32 = np.zeros((0, neighbors), dtype=np.int32)
         self.scores: F32 = np.zeros((0, neighbors), dtype=np.float32)
@@ -137,6 +151,8 @@ class Neighborhood:
         self.group: U64 = np.zeros(0, dtype=np.uint64)
         self.category: U64 = np.zeros(0, dtype=np.uint64)
         self.content = Content(items)
+        self.heat: F64 = np.zeros(0)
+        self.likeness: U8 = np.zeros((0, neighbors), dtype=np.uint8)
         self.by_content: Bool = np.zeros(0, dtype=np.bool_)
         self._bare: Bool = np.zeros(0, dtype=np.bool_)
         self._filled: I64 = np.zeros(0, dtype=np.int64)
@@ -150,7 +166,13 @@ class Neighborhood:
     @classmethod
     def of(cls, items: Items, settings: Settings) -> Neighborhood:
         """With the constants of the settings."""
-        return cls(items, settings.neighbors, Similarity.of(settings))
+        half_life_s = settings.trending_half_life_s
+        return cls(items, settings.neighbors, Similarity.of(settings), half_life_s)
+
+    @property
+    def newest(self) -> int:
+        """Time of the newest event of all items, in ms; of none the least number there is."""
+        return self._newest
 
     @property
     def tokens(self) -> I32:
@@ -183,6 +205,7 @@ class Neighborhood:
             setattr(self, name, _grown(getattr(self, name), more, 0))
         self.by_content, self._bare = _grown(self.by_content, more, 0), _grown(self._bare, more, 0)
         self._filled = _grown(self._filled, more, 0)
+        self.heat, self.likeness = _grown(self.heat, more, 0), _grown(self.likeness, more, 0)
         self.content.reserve(len(self.cols))
 
     def _admit(self) -> None:
@@ -208,6 +231,8 @@ class Neighborhood:
         best, at = best[newer], at[newer]
         flagged = self._renew(at, best, records)
         described = self._describe(at, best, records)
+        self._warm(at)
+        self._liken(at)
         arrived = np.argsort(ids, kind="stable")
         final = arrived[_ends_of_runs(ids[arrived])]
         held = ids[final]
@@ -288,6 +313,26 @@ class Neighborhood:
             np.arange(records.tokens.shape[1]) < records.t[of, None], records.token_weights[of], 0
         )
         return self.content.learn(at, records.tokens[of], weights, records.dims[of], records.vectors[of])
+
+    def _warm(self, at: I32) -> None:
+        """Bring the popularity of items [m], each as of its own newest hour, to one moment, in ``heat``."""
+        hours = self.last[at] // _HOUR_MS
+        if self._moment is None:
+            self._moment = int(hours.max(initial=0))
+        lives = (hours - self._moment) / self._half_life_h
+        if lives.max(initial=0) > _MOST_LIVES:
+            shift = int(lives.max())
+            self._moment += round(shift * self._half_life_h)
+            self.heat *= 2.0**-shift
+            lives = (hours - self._moment) / self._half_life_h
+        self.heat[at] = self.popularity[at] * np.exp2(lives)
+
+    def _liken(self, at: I32) -> None:
+        """Compare items [m] with their neighbours, where the catalogue says something of them. ~2 µs each."""
+        at = at[self.content.described(at)]
+        if len(at):
+            alike = self.content.cosine(at[:, None], np.ones((len(at), 1), dtype=np.float32), self.cols[at])
+            self.likeness[at] = np.rint(alike * 255).clip(0, 255)
 
 
 class HashIndex:

@@ -75,6 +75,13 @@ class Popularity:
         now = max(now_hour, self.newest_hour(items))
         return self._integers(items, half_life_s, now) / (1 << (_SCALE_BITS + TYPE_BITS))
 
+    def rested(self, items: I32, half_life_s: float) -> F64:
+        """Decayed interactions of items [m], each as of its own newest hour: [m]. ~0.3 µs an item."""
+        self._reserve()
+        age = (self.newest[items].astype(np.int64)[:, None] - np.arange(HOURS)) % HOURS
+        scores: F64 = np.einsum("ij,ij->i", self.counts[items].astype(np.float64), _table(half_life_s)[age])
+        return scores / (1 << (_SCALE_BITS + TYPE_BITS))
+
     def newest_hour(self, items: I32) -> int:
         """The newest hour of any of the items [m]; 0 when none has any."""
         self._reserve()
