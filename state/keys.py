@@ -35,6 +35,10 @@ class Keys:
         """What is popular now; also the list of a user nobody knows."""
         return f"{self.prefix}:trending"
 
+    def metrics(self) -> str:
+        """What lists bring about, by strategy and arm."""
+        return f"{self.prefix}:metrics"
+
     def item(self, item: str) -> str:
         """What the catalogue says of an item."""
         return f"{self.prefix}:item:{item}"
@@ -64,6 +68,14 @@ class Keys:
     def engagement(self, part: str, user: str) -> str:
         """Cart, consent, timers, counters: only users who have any."""
         return f"{self.prefix}:{{{part}}}:engagement:{user}"
+
+    def attribution(self, part: str, user: str) -> str:
+        """Lists shown, clicks and attributed purchases: only users to whom any was shown."""
+        return f"{self.prefix}:{{{part}}}:attribution:{user}"
+
+    def counts(self, part: str) -> str:
+        """Hash: day → what lists brought about on it."""
+        return f"{self.prefix}:{{{part}}}:counts"
 
     def timers(self, part: str) -> str:
         """Hash: user → when his next timer is due."""

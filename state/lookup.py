@@ -34,7 +34,8 @@ class ViewList(msgspec.Struct, frozen=True):
     """A list: of a ``user``, of an ``item``, or of nobody (trending).
 
     ``version`` grows with every new list of the key, ``id`` is for attribution, ``time`` is of the newest
-    event in it. ``fallback``: it is what is trending, for the user has no list of his own.
+    event in it, ``arm`` the user's where arms are set. ``fallback``: it is what is trending, for the user has
+    no list of his own.
     """
 
     version: str
@@ -43,6 +44,7 @@ class ViewList(msgspec.Struct, frozen=True):
     id: str = ""
     user: str | None = None
     item: str | None = None
+    arm: str | None = None
     fallback: bool = False
 
 
@@ -64,6 +66,86 @@ class ViewedItem(msgspec.Struct, frozen=True):
     vector: list[float] | None = None
 
 
+class Rate(msgspec.Struct, frozen=True):
+    """A rate or ratio and the ends of its always-valid interval; None: nothing bounds it there."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class ViewedStrategy(msgspec.Struct, frozen=True):
+    """What entries of one strategy brought about."""
+
+    strategy: str
+    impressions: int
+    clicks: int
+    conversions: int
+    after_click: int
+    revenue: float
+    refunded: float
+    ctr: Rate
+
+
+class ViewedArm(msgspec.Struct, frozen=True):
+    """What lists brought about in one arm; ``click_rate`` and ``conversion`` are of its users."""
+
+    arm: str
+    share: float
+    lists: int
+    strays: int
+    impressions: int
+    clicks: int
+    conversions: int
+    after_click: int
+    revenue: float
+    refunded: float
+    ctr: float
+    users: int
+    clickers: int
+    buyers: int
+    click_rate: Rate
+    conversion: Rate
+
+
+class ViewedTest(msgspec.Struct, frozen=True):
+    """An arm against the first: how many times as many of its users do what it is compared ``by``."""
+
+    by: str
+    arm: str
+    against: str
+    ratio: Rate
+    p_value: float
+
+
+class ViewedDay(msgspec.Struct, frozen=True):
+    """What lists brought about on one day in one arm."""
+
+    day: str
+    arm: str
+    lists: int
+    impressions: int
+    clicks: int
+    conversions: int
+    after_click: int
+    revenue: float
+    refunded: float
+
+
+class ViewedMetrics(msgspec.Struct, frozen=True):
+    """What lists bring about: ``docs/metrics.md``."""
+
+    version: str
+    time: str
+    experiment: str
+    alpha: float
+    strategies: tuple[ViewedStrategy, ...]
+    arms: tuple[ViewedArm, ...]
+    tests: tuple[ViewedTest, ...]
+    days: tuple[ViewedDay, ...]
+
+
+_METRICS = msgspec.json.Decoder(ViewedMetrics)
 _LIST = msgspec.json.Decoder(ViewList)
 _ITEM = msgspec.json.Decoder(ViewedItem)
 
@@ -74,6 +156,10 @@ def _list(value: bytes | str | None) -> ViewList | None:
 
 def _item(value: bytes | str | None) -> ViewedItem | None:
     return _ITEM.decode(value) if value is not None else None
+
+
+def _metrics(value: bytes | str | None) -> ViewedMetrics | None:
+    return _METRICS.decode(value) if value is not None else None
 
 
 def _fallback(trending: ViewList | None) -> ViewList | None:
@@ -108,6 +194,10 @@ class Lookup:
     def item(self, item: str) -> ViewedItem | None:
         """What the catalogue says of an item. None: nothing."""
         return _item(self._get(self.keys.item(item)))
+
+    def metrics(self) -> ViewedMetrics | None:
+        """What lists bring about. None: none was shown yet."""
+        return _metrics(self._get(self.keys.metrics()))
 
     def _get(self, key: str) -> bytes | str | None:
         return self._redis.get(key)
@@ -153,6 +243,10 @@ class AsyncLookup:
     async def item(self, item: str) -> ViewedItem | None:
         """What the catalogue says of an item. None: nothing."""
         return _item(await self._get(self.keys.item(item)))
+
+    async def metrics(self) -> ViewedMetrics | None:
+        """What lists bring about. None: none was shown yet."""
+        return _metrics(await self._get(self.keys.metrics()))
 
     async def _get(self, key: str) -> bytes | str | None:
         return await self._redis.get(key)

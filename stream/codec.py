@@ -25,6 +25,7 @@ from stream.events import (
     CODE,
     ENGAGEMENT_KINDS,
     IMPRESSIONS,
+    LIST_KINDS,
     MAIL_TYPE,
     MERGED,
     OTHER,
@@ -115,6 +116,8 @@ class Columns:
     """[E] partition that forwarded the event as mail, −1: none did."""
     source: I64
     """[E] source position there (`source_of`), 0 without a sender."""
+    lists: dict[int, Event] = field(default_factory=dict)
+    """Event number → the event, for types that tell of shown lists."""
     handed: dict[int, Asked | Given] = field(default_factory=dict)
     """Event number → what partitions tell each other when an anonymous user becomes a known one."""
 
@@ -136,6 +139,7 @@ class Columns:
             details={int(number[at]): event for at, event in self.details.items() if keep[at]},
             sender=self.sender[keep],
             source=self.source[keep],
+            lists={int(number[at]): event for at, event in self.lists.items() if keep[at]},
             handed={int(number[at]): told for at, told in self.handed.items() if keep[at]},
         )
 
@@ -168,6 +172,7 @@ class Columns:
             details=_numbered(number, first, self.details, others.details),
             sender=sender,
             source=source,
+            lists=_numbered(number, first, self.lists, others.lists),
             handed=_numbered(number, first, self.handed, others.handed),
         )
 
@@ -247,6 +252,7 @@ _JUDGED_SINGLY = _flags(REQUIRED.keys() - _ITEMS_ONLY, TICK)
 _NAMES_ITEMS = _flags({kind for kind, groups in REQUIRED.items() if any("item" in g for g in groups)}, OTHER)
 _IMPRESSION = _flags(IMPRESSIONS)
 _DETAILED = _flags(ENGAGEMENT_KINDS)
+_OF_LISTS = _flags(LIST_KINDS)
 
 # Reading
 
@@ -635,6 +641,7 @@ def _columns(
         event=event,
         item=item,
         details={at: read.events[at] for at in np.flatnonzero(_DETAILED[facts.kind]).tolist()},
+        lists={at: read.events[at] for at in np.flatnonzero(_OF_LISTS[facts.kind]).tolist()},
         sender=np.full(len(time), -1, dtype=np.int32),
         source=np.zeros(len(time), dtype=np.int64),
     )

@@ -1,6 +1,6 @@
-"""Follows the compacted topics `neighbors` and `trending`, so that a worker ranks without the network.
+"""Follows the compacted topics `neighbors`, `trending` and `metrics`: a worker ranks without the network.
 
-A plain consumer without a group reads both topics whole, from their beginning. `catch_up` returns when it
+A plain consumer without a group reads these topics whole, from their beginning. `catch_up` returns when it
 has reached the ends seen at its start: only then may the worker join the group. Of each item the greatest
 version counts; an older record that lands after a newer one of ours is remembered in ``stale``, so that the
 item's owner publishes again (a compacted topic keeps the last record, not the newest).
@@ -17,10 +17,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
 from stream.core.items import Items
+from stream.core.metrics import Measured
+from stream.core.metrics import read as read_metrics
 from stream.core.neighborhood import Neighborhood
 from stream.core.trending import merge
 from stream.settings import Settings
-from stream.topics import NEIGHBORS, TRENDING
+from stream.topics import METRICS, NEIGHBORS, TRENDING
 from stream.transport import FETCH_WAIT_MS
 
 log = structlog.get_logger(__name__)
@@ -28,13 +30,15 @@ _DESCRIBED = 256
 
 
 class Followed:
-    """What the topics say: everybody's neighbour lists (``hood``), the merged top list (``top``)."""
+    """What the topics say: everybody's neighbour lists (``hood``), the merged top list (``top``), and what
+    each partition counted of lists (``measured``)."""
 
     def __init__(self, settings: Settings, items: Items) -> None:
         self._settings = settings
         self._items = items
         self.hood = Neighborhood.of(items, settings)
         self.top: list[tuple[str, float]] = []
+        self.measured: dict[int, Measured] = {}
         self.stale: set[int] = set()
         self.flagged: set[int] = set()
         self.described: set[int] = set()
@@ -76,7 +80,7 @@ class Follower(Followed):
     async def start(self) -> None:
         """Connect and begin at the beginning of every partition."""
         await self._consumer.start()
-        topics = (NEIGHBORS.full(self._settings), TRENDING.full(self._settings))
+        topics = tuple(topic.full(self._settings) for topic in (NEIGHBORS, TRENDING, METRICS))
         self._consumer.assign(
             [TopicPartition(t, p) for t in topics for p in range(self._settings.partitions)]
         )
@@ -102,7 +106,19 @@ class Follower(Followed):
             if at.topic == NEIGHBORS.full(self._settings):
                 self._learn(records)
             elif records[-1].value is not None:
-                self._rise(at.partition, records[-1])
+                of_metrics = at.topic == METRICS.full(self._settings)
+                (self._measure if of_metrics else self._rise)(at.partition, records[-1])
+
+    def _measure(self, partition: int, record: Any) -> None:
+        """A partition's newest counts; the own ones are known before they come back."""
+        try:
+            found = read_metrics(record.value)
+        except ValueError as error:
+            _passed_over(record, error)
+        else:
+            held = self.measured.get(partition)
+            if held is None or held.version < found.version:
+                self.measured[partition] = found
 
     def _rise(self, partition: int, record: Any) -> None:
         """A partition's newest top list; one that cannot be read is passed over."""

@@ -28,6 +28,7 @@ from stream.core.users import Bounds, Rows, UserTable, bought, pack, profile
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CODE
 from stream.follower import Followed
+from stream.ledger import Ledger
 from stream.letters import dead_letter
 from stream.mail import Packer
 from stream.merging import Merger
@@ -151,6 +152,8 @@ class Shopper:
         self.table = UserTable(bounds)
         self.engaged: dict[str, UserState] = {}
         self.alarms = Alarms({})
+        arms = self.context.counting.attribution.arms
+        self.ledger = Ledger(self.partition, self.delivery.part, self.context.keys, arms)
         self._tick_after = 0
 
     async def take(self) -> None:
@@ -162,6 +165,7 @@ class Shopper:
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
         timers = await session.fields(keys.timers(part))
         self.alarms = Alarms({user: int(due) for user, due in timers.items()})
+        await self.ledger.take(session)
 
     async def handle(self, bundles: Sequence[Bundle]) -> None:
         """Steps 1 to 4 of a batch; the caller acknowledges. Raises Fenced, Doubt, StoreFull."""
@@ -201,7 +205,8 @@ class Shopper:
         engaged = {name: self.engaged[name] for name in concerned}
         preferring = await self._preferring(names, rows)
         hashes = self.context.items.hashes
-        return View(names, rows, engaged, self.meta.watermark, hashes, preferring), user
+        touches = self.ledger.touches
+        return View(names, rows, engaged, self.meta.watermark, hashes, preferring, touches), user
 
     async def _preferring(self, names: list[str], rows: Rows) -> dict[str, UserState]:
         """What engagement knows of users whose history says little; nothing while nobody told anything."""
@@ -223,10 +228,14 @@ class Shopper:
         missing = [names[at] for at in np.flatnonzero(slots < 0).tolist()]
         wanted = [keys.user(part, name) for name in missing]
         wanted += [keys.engagement(part, name) for name in concerned]
+        untouched = self.ledger.missing(names)
+        wanted += [keys.attribution(part, name) for name in untouched]
         found = await self.delivery.session.get(wanted) if wanted else []
         self.table.load(missing, found[: len(missing)], self.context.items)
-        for name, blob in zip(concerned, found[len(missing) :], strict=True):
+        rest = found[len(missing) :]
+        for name, blob in zip(concerned, rest[: len(concerned)], strict=True):
             self.engaged[name] = UserState.unpack(blob)
+        self.ledger.load(untouched, rest[len(concerned) :])
 
     async def _owners(self, result: Result) -> None:
         """Wait until the owner of every row that gets mail is known.
@@ -315,6 +324,7 @@ class Shopper:
         for name, due in result.alarms.items():
             field_of = keys.timers(part)
             yield DeleteField(field_of, name) if due is None else PutField(field_of, name, b"%d" % due)
+        yield from self.ledger.writes(result.attributed)
 
     def _lists(
         self, at_version: str, view: View, result: Result, columns: Columns, touched: I64
@@ -339,7 +349,9 @@ class Shopper:
             f"{self.partition}-{offset}-{index}-recs-0"
             for offset, index in zip(columns.offset[last].tolist(), columns.index[last].tolist(), strict=True)
         ]
-        values = views.recs_views(at_version, ids, time, names, ranked, context.items)
+        arms = context.counting.attribution.arms
+        of_arms = arms.of_users(names) if arms.experiment else None
+        values = views.recs_views(at_version, ids, time, names, ranked, context.items, of_arms)
         for name, value, newest in zip(names, values, time.tolist(), strict=True):
             gone = name in result.forgotten
             yield Output(
@@ -386,6 +398,7 @@ class Shopper:
         for name, due in result.alarms.items():
             self.alarms.set(name, due)
         self.meta = meta
+        self.ledger.keep(result.attributed, self.context.settings.cached_users)
         self.table.trim(self.context.settings.cached_users, slots)
         if len(self.engaged) > self.context.settings.cached_users:
             self.engaged.clear()
@@ -395,6 +408,7 @@ class Shopper:
         tick = None if busy else self._tick(self.ports.now_ms())
         if tick is not None and await self._read_to_end():
             await self.ports.sender.publish(self.partition, [tick])
+        await self.ledger.publish(self.ports, self.context.follower, self.delivery.head.epoch.term)
         return True
 
     async def _read_to_end(self) -> bool:

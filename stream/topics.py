@@ -36,6 +36,9 @@ NEIGHBORS = Topic(
     "neighbors", "item", "Similar items, packed; also the dictionary of items. Compacted.", _COMPACT
 )
 TRENDING = Topic("trending", "partition", "The top 200 of each item partition. Compacted.", _COMPACT)
+METRICS = Topic(
+    "metrics", "partition", "What lists bring about, counted by each partition. Compacted.", _COMPACT
+)
 ENGAGEMENTS = Topic("engagements", "user", "Messages to users: nudges, and their revocations.")
 DECISIONS = Topic("decisions", "user", "Why a nudge was sent, held or suppressed.")
 DEAD_LETTERS = Topic(
@@ -49,6 +52,7 @@ TOPICS = (
     RECOMMENDATIONS,
     NEIGHBORS,
     TRENDING,
+    METRICS,
     ENGAGEMENTS,
     DECISIONS,
     DEAD_LETTERS,

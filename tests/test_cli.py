@@ -28,8 +28,11 @@ from stream.cli.common import CODES
 from stream.cli.sources import First, Simulated
 from stream.codec import Limits
 from stream.core import views
+from stream.core.arms import Arms
+from stream.core.attribution import ITEMS, USERS, Key
 from stream.core.engaged import CartLine, Choice, Timer, UserState
 from stream.core.items import Items, item_hash
+from stream.core.metrics import metrics_view
 from stream.core.users import Bounds, Rows, advance, pack
 from stream.core.weights import Decay
 from stream.embedded import free_port
@@ -39,7 +42,7 @@ from stream.settings import Settings
 from tests.e2e.harness import environment
 
 COMMANDS = (
-    *("up", "worker", "demo", "replay", "validate", "digest", "mend", "doctor"),
+    *("up", "worker", "demo", "replay", "validate", "metrics", "digest", "mend", "doctor"),
     *("topics create", "lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
 )
 GOOD = b'{"id":"e1","type":"view_item","time":"2026-05-01T12:30:00Z","user":"ann","item":"mug"}'
@@ -191,6 +194,7 @@ def test_a_wrong_toml_file_is_told_without_a_trace(cli: Cli, tmp_path: Path, tom
         ["lookup", "recs", "ann"],
         ["lookup", "trending"],
         ["lookup", "user", "ann"],
+        ["metrics"],
         ["digest"],
         ["mend"],
         ["topics", "create"],
@@ -263,14 +267,14 @@ def test_topics_are_made_once_and_the_doctor_is_content(
     ill = cli("doctor", "--json", settings=settings)
     assert ill.code == 1
     wrong = [each for each in orjson.loads(ill.out) if each["level"] == "error"]
-    assert len(wrong) == 9 and {each["mend"] for each in wrong} == {"tidewise topics create"}
+    assert len(wrong) == 10 and {each["mend"] for each in wrong} == {"tidewise topics create"}
     made = orjson.loads(cli("topics", "create", "--json", settings=settings).out)
-    assert {each["created"] for each in made} == {True} and len(made) == 9
+    assert {each["created"] for each in made} == {True} and len(made) == 10
     again = cli("topics", "create", settings=settings)
-    assert again.code == 0 and again.out.count("was there") == 9
+    assert again.code == 0 and again.out.count("was there") == 10
     well = cli("doctor", settings=settings)
     assert well.code == 0
-    assert "topics: 9 topics with 4 partitions each" in well.out
+    assert "topics: 10 topics with 4 partitions each" in well.out
 
 
 def test_another_number_of_partitions_is_refused(cli: Cli, settings: Settings) -> None:
@@ -301,6 +305,21 @@ def test_nobody_knows_anything_ends_with_4(cli: Cli, settings: Settings) -> None
         told = cli("lookup", *words, "--json", settings=settings)
         assert (told.code, told.out) == (4, ""), words
         assert "nothing is known" in told.err
+    told = cli("metrics", settings=settings)
+    assert told.code == 4 and "nothing is known" in told.err
+
+
+def test_what_lists_bring_about_is_shown_by_strategy_and_arm(cli: Cli, settings: Settings) -> None:
+    arms = Arms.of(Settings(arms={"old": 50, "new": 50}))
+    counts = {Key(0, USERS, arm, arms.experiment): [100, n, n] for arm, n in (("old", 0), ("new", 50))}
+    counts[Key(20_000, ITEMS, "new", "item-item")] = [200, 50, 50, 0, 12345, 0, 45]
+    with Redis.from_url(settings.store_url) as redis:
+        redis.set(Keys(settings.prefix).metrics(), metrics_view(version(1, 1), 0, counts, arms))
+    found = orjson.loads(cli("metrics", "--json", settings=settings).out)
+    assert found["strategies"][0]["ctr"]["value"] == 0.25 and found["tests"][0]["ratio"]["value"] is None
+    shown = cli("metrics", settings=settings).out
+    for said in ("item-item", "25.00 %", "123.00", "clickers, new against old: ∞ times as many"):
+        assert said in shown, shown
 
 
 def test_a_list_is_shown_with_names_and_reasons(cli: Cli, settings: Settings) -> None:

@@ -46,7 +46,7 @@ async def changed(settings: Settings, command: str) -> AsyncIterator[Settings]:
 async def test_a_fresh_place_has_no_error_and_one_warning(settings: Settings) -> None:
     found = await look(settings)
     assert {what for what, each in found.items() if each.level != "ok"} == {"persistence"}
-    assert found["topics"].detail == "9 topics with 4 partitions each"
+    assert found["topics"].detail == "10 topics with 4 partitions each"
     assert "nothing committed yet" in found["workers"].detail
     assert "Valkey" in found["store"].detail
     assert "no worker has run" in found["deployment"].detail

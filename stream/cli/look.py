@@ -1,4 +1,4 @@
-"""Commands that look: `lookup`, `digest`, `doctor`, `mend`."""
+"""Commands that look: `lookup`, `metrics`, `digest`, `doctor`, `mend`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stream.cli.common import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from state.lookup import Lookup, ViewItem, ViewList
+    from state.lookup import Lookup, Rate, ViewedMetrics, ViewItem, ViewList
     from stream.digest import Digest
     from stream.doctor import Finding
     from stream.mend import Mended, Misfit
@@ -43,6 +43,7 @@ Item = Annotated[str, typer.Argument(help="An item's id.")]
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.add_typer(lookup, name="lookup", help="Read what frontends read, and what is kept of a user.")
+    app.command(epilog=EPILOG)(metrics)
     app.command(epilog=codes(PROBLEM, UNSETTLED))(digest)
     app.command(epilog=codes(PROBLEM))(mend)
     app.command(epilog=codes(PROBLEM))(doctor)
@@ -160,6 +161,53 @@ def _said(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else str(value)
+
+
+def metrics(store_url: StoreUrl = None, json: Json = False) -> None:
+    """What lists bring about: click-through rate, conversions, revenue, by strategy and A/B arm.
+
+    The same as `GET tidewise:metrics`. Intervals and p-values hold however often one looks.
+
+    Example: `tidewise metrics --json`
+    """
+    from state.lookup import Lookup
+
+    settings = settings_of(store_url=store_url)
+    with Lookup(settings.store_url, settings.prefix, settings.store_timeout_s) as lookups:
+        found = lookups.metrics()
+    if found is None:
+        fail("nothing is known of lists that were shown yet", UNKNOWN)
+    show_json(found) if json else _show_metrics(found)
+
+
+def _show_metrics(found: ViewedMetrics) -> None:
+    strategies = _table("strategy", "impressions", "clicks", "click-through rate", "conversions", "revenue")
+    for one in found.strategies:
+        counted = (str(one.impressions), str(one.clicks), _rate(one.ctr), str(one.conversions))
+        strategies.add_row(escape(one.strategy), *counted, f"{one.revenue:.2f}")
+    arms = _table("arm", "users", "who clicked", "who bought", "click-through rate", "conversions", "revenue")
+    for arm in found.arms:
+        rates = (_rate(arm.click_rate), _rate(arm.conversion), f"{100 * arm.ctr:.2f} %")
+        arms.add_row(escape(arm.arm), str(arm.users), *rates, str(arm.conversions), f"{arm.revenue:.2f}")
+    out.print(strategies, "", arms, highlight=False)
+    for test in found.tests:
+        said = f"{test.by}, {test.arm} against {test.against}: {_ratio(test.ratio)}, p = {test.p_value:.3g}"
+        out.print(escape(said), highlight=False)
+    out.print(
+        f"as of {found.time}; intervals of {1 - found.alpha:.0%}, always valid", style="dim", highlight=False
+    )
+
+
+def _rate(rate: Rate) -> str:
+    value, low, high = (100 * (each or 0.0) for each in (rate.value, rate.low, rate.high))
+    return f"{value:.2f} % ({low:.2f} to {high:.2f})"
+
+
+def _ratio(ratio: Rate) -> str:
+    value, low, high = (
+        "∞" if each is None else f"{each:.3f}" for each in (ratio.value, ratio.low, ratio.high)
+    )
+    return f"{value} times as many ({low} to {high})"
 
 
 def digest(

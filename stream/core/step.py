@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stream.codec import Columns
 from stream.core import engagement, noise
+from stream.core.attribution import ATTRIBUTED, Attributed, Rules, Told, Touches, attribute
 from stream.core.engaged import Seen, UserState
 from stream.core.engagement import Clock, Engine
 from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of, take_over
@@ -47,6 +48,7 @@ class Counting:
     backward: I64
     lateness_ms: int
     noise: Noise
+    attribution: Rules
 
     @classmethod
     def of(cls, settings: Settings) -> Counting:
@@ -59,6 +61,7 @@ class Counting:
             gap_table(settings.window, settings.gap_exponent, settings.backward),
             int(settings.lateness_s * 1000),
             Noise.of(settings),
+            Rules.of(settings),
         )
 
 
@@ -67,7 +70,8 @@ class View:
     """What the step sees of the state: users by row, their engagement by name, the partition's watermark.
 
     ``hashes`` are those of all items, by local id. ``preferring`` are the states of users of whom little is
-    known, where anybody ever said what he prefers: for lists alone.
+    known, where anybody ever said what he prefers: for lists alone. ``touches`` by user are what attribution
+    knows; who is not in it was shown nothing.
     """
 
     names: list[str]
@@ -76,6 +80,7 @@ class View:
     watermark: int
     hashes: U64
     preferring: Mapping[str, UserState] = field(default_factory=dict)
+    touches: Mapping[str, Touches] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -86,7 +91,8 @@ class Result:
     that last raised the watermark (None: none did), ``fresh`` [E] which events are accepted,
     ``uncounted`` [E] which of these act on items and count for none (`noise`), ``tests`` [U] the test
     accounts, ``forgotten`` the users whose last word was `forget`, or who were handed over; ``asking`` the
-    numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here.
+    numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here,
+    ``attributed`` what lists brought about.
     """
 
     rows: Rows
@@ -104,6 +110,7 @@ class Result:
     forgotten: set[str] = field(default_factory=set)
     asking: list[int] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)
+    attributed: Attributed = field(default_factory=Attributed)
 
 
 def step(counting: Counting, engine: Engine, view: View, columns: Columns, user: I64) -> Result:
@@ -127,7 +134,18 @@ def step(counting: Counting, engine: Engine, view: View, columns: Columns, user:
         result.increments = whole if len(parts) == 1 else whole.take(np.argsort(whole.source, kind="stable"))
     result.asking = logins(columns, result.fresh)
     _engage(engine, view, result, facts, columns, Clock(view.watermark, after, columns.received))
+    result.attributed = attribute(counting.attribution, view.touches, _told(result, columns, user))
     return result
+
+
+def _told(result: Result, columns: Columns, user: I64) -> dict[str, list[Told]]:
+    """What attribution looks at, by user and in order, without what is noise."""
+    events = columns.lists | {at: e for at, e in columns.details.items() if e.type in ATTRIBUTED}
+    told: dict[str, list[Told]] = {}
+    for at in sorted(events):
+        if result.fresh[at] and not result.uncounted[at] and not result.tests[user[at]]:
+            told.setdefault(columns.user[at], []).append(Told(at, int(columns.time[at]), events[at]))
+    return told
 
 
 def _rounds(columns: Columns, user: I64) -> I64:

@@ -106,7 +106,7 @@ def _in_range(columns: Columns, messages: Sequence[Message]) -> None:
     assert set(np.unique(columns.event).tolist()) <= set(range(len(columns.time)))
     for each in fields(columns):
         value = getattr(columns, each.name)
-        if each.name not in ("event", "item", "details", "handed"):
+        if each.name not in ("event", "item", "details", "lists", "handed"):
             assert len(value) == len(columns.time), each.name
 
 
