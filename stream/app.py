@@ -214,7 +214,7 @@ class Worker:
                 log.exception("neighbours cannot be followed")
                 return self.fail(error)
             shelves = [runner.side for runner in self.runners.values() if isinstance(runner.side, Shelf)]
-            kin = follower.kin()
+            kin = follower.kin.due()
             noted = [shelf.note(follower.stale, follower.flagged, kin) for shelf in shelves]
             follower.stale.difference_update(*noted)
             follower.flagged.clear()

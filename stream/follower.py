@@ -21,12 +21,12 @@ from stream.core.metrics import Measured
 from stream.core.metrics import read as read_metrics
 from stream.core.neighborhood import Neighborhood
 from stream.core.trending import merge
+from stream.kin import Kin
 from stream.settings import Settings
 from stream.topics import METRICS, NEIGHBORS, TRENDING
 from stream.transport import FETCH_WAIT_MS
 
 log = structlog.get_logger(__name__)
-_DESCRIBED = 256
 
 
 class Followed:
@@ -41,20 +41,12 @@ class Followed:
         self.measured: dict[int, Measured] = {}
         self.stale: set[int] = set()
         self.flagged: set[int] = set()
-        self.described: set[int] = set()
+        self.kin = Kin(self.hood)
 
     @property
     def fill(self) -> NDArray[np.int32]:
         """Trending items by local id, best first: what fills short lists."""
         return self._items.ids(name for name, _ in self.top)
-
-    def kin(self) -> NDArray[np.int32]:
-        """Items without a list of their own that are like some of the newly described: their lists are due.
-
-        A few hundred at a time (0.1 ms each): a whole catalogue may come at once.
-        """
-        taken = [self.described.pop() for _ in range(min(len(self.described), _DESCRIBED))]
-        return self.hood.cold_kin(np.array(taken, dtype=np.int32))
 
     def shown(self, n: int) -> list[tuple[str, float]]:
         """The best ``n`` trending items that may be shown."""
@@ -96,7 +88,7 @@ class Follower(Followed):
         while any([await self._consumer.position(at) < end for at, end in ends.items()]):
             await self.poll(100)
         # Their lists were published when they became known.
-        self.described.clear()
+        self.kin.described.clear()
         log.info("neighbours followed", items=len(self._items))
 
     async def poll(self, timeout_ms: int = 500) -> None:
@@ -144,7 +136,7 @@ class Follower(Followed):
             return None
         self.stale.update(applied.stale)
         self.flagged.update(applied.flagged)
-        self.described.update(applied.described)
+        self.kin.described.update(applied.described)
         return None
 
 

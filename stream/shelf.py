@@ -310,6 +310,11 @@ class Shelf:
         self.published += 1
         return self.delivery.head.epoch.term, self.published
 
+    async def publish(self) -> None:
+        """Publish the lists that changed, whether or not it is time."""
+        if self.unpublished:
+            await self._publish()
+
     async def _publish(self) -> None:
         ids = np.array(sorted(self.unpublished), dtype=np.int32)
         self.unpublished = set()  # what the follower notes meanwhile is for the next time
@@ -398,7 +403,7 @@ class Shelf:
         names = [items.name(at) for at in ids.tolist()]
         applied = context.follower.hood.apply(names, [record.value for record in records])
         context.follower.flagged.update(applied.flagged)
-        context.follower.described.update(applied.described)
+        context.follower.kin.described.update(applied.described)
         ranked = nearest(context.follower.hood, ids, context.settings.list_items)
         identities = [f"{self.delivery.part}-{at_version}-{name}" for name in names]
         times = self._last(ids)

@@ -88,7 +88,7 @@ class Shop:
 
     async def follow(self) -> None:
         """What the worker does between polls."""
-        self.shelf.note(self.follower.stale, self.follower.flagged, self.follower.kin())
+        self.shelf.note(self.follower.stale, self.follower.flagged, self.follower.kin.due())
         await self.shelf.pulse(busy=False)
 
     async def see(self, first: str, then: str, seconds: int) -> None:
@@ -127,7 +127,8 @@ async def test_a_new_item_has_neighbors_within_one_event() -> None:
     assert shop.neighbors("old") == []
     await shop.tell("new", attributes={"category": "mug", "colour": "blue"})
     assert shop.neighbors("new") == [("old", "content")]
-    # Those who were there before, without a list of their own, hear of it, too.
+    # Those who were there before, without a list of their own, hear of it, too, once no more comes.
+    await shop.follow()
     await shop.follow()
     assert shop.neighbors("old") == [("new", "content")]
     assert shop.neighbors("far") == []

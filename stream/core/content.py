@@ -50,7 +50,7 @@ T = TypeVar("T", bound=np.generic)
 
 POSTINGS = 500
 """Items looked at for one token of a cold item: the most popular, ties by ascending hash."""
-CANDIDATES = 2000
+CANDIDATES = 1000
 """Items looked at for one cold item, those of its rarest tokens first; and all that came since the index."""
 REINDEX = 250
 """Items that may be missing in the index before it is made anew; or a sixteenth of all, if that is more."""
@@ -60,6 +60,7 @@ _MOST_TIMES = 3
 _MOST_TEXT = 4096
 _WORD = re.compile(r"[^\W_]{2,}")
 _COMMON = 0.1
+_WORTH = 24  # comparisons that cost as much as to index an item
 _DIGITS = 4
 _SCRATCH = 1 << 19  # 2 MB of float32: it stays in cache
 _CHUNK = 64
@@ -314,7 +315,7 @@ class Content:
         first, `CANDIDATES` in all, what came since the index was made, and the best by given vectors.
         ~0.1 ms an item.
         """
-        self._reindex(popularity)
+        self._reindex(popularity, len(items))
         rows = max(4 * _SCRATCH // (CANDIDATES + len(self._unindexed) + k), 1)
         parts = [
             self._best(items[start : start + rows], k, popularity, shown)
@@ -358,9 +359,10 @@ class Content:
             parts.append(self.vectors.nearest(items, 2 * k, popularity, shown))
         return np.concatenate(parts, axis=1)
 
-    def _reindex(self, popularity: F32) -> None:
-        """Make the index anew when it lacks more than a sixteenth of the items."""
-        if len(self._unindexed) > max(REINDEX, self.known // 16):
+    def _reindex(self, popularity: F32, asked: int) -> None:
+        """Make the index anew when it lacks too many items, or is asked so often that it costs less."""
+        lacking = len(self._unindexed)
+        if lacking > max(REINDEX, self.known // 16) or lacking * asked > _WORTH * self.known:
             items = np.flatnonzero(self.weights[: len(self._items), 0] > 0)
             order = np.lexsort((self._items.hashes[items], -popularity[items]))
             self._index = _Index.of_items(items[order], self.tokens, len(self.vocabulary))

@@ -255,8 +255,8 @@ class Neighborhood:
         again once anything has changed since. ~0.1 ms a list that is made.
         """
         self.reserve()
-        bare = np.unique(items[self._bare[items]])
-        cold = bare[(self._filled[bare] != self._renewals) & self.content.described(bare)]
+        cold = self.cold(np.unique(items))
+        cold = cold[self._filled[cold] != self._renewals]
         if not len(cold):
             return
         cols, values = self.content.neighbors(cold, self.cols.shape[1], self.popularity, self.column > 0)
@@ -265,6 +265,11 @@ class Neighborhood:
         self.cols[cold] = cols
         self.scores[cold] = self.similarity.row_part(counts, np.ones(len(cold)))
         self.by_content[cold], self._filled[cold] = True, self._renewals
+
+    def cold(self, items: I32) -> I32:
+        """Those of the items [m] that have no list of their own, but content."""
+        self.reserve()
+        return items[self._bare[items] & self.content.described(items)]
 
     def cold_kin(self, items: I32) -> I32:
         """Items without a list of their own that are among those most like the items [m]: [c], ascending."""
