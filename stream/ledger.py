@@ -8,7 +8,17 @@ from state.keys import Keys
 from state.model import Delete, DeleteField, Put, PutField, View, Write, version
 from state.store import Session
 from stream.core.arms import Arms
-from stream.core.attribution import NOTHING, Attributed, Counts, Touches, add, pack_day, unpack_day
+from stream.core.attribution import (
+    NOTHING,
+    Attributed,
+    Counts,
+    Impressions,
+    Touches,
+    add,
+    impressions,
+    pack_day,
+    unpack_day,
+)
 from stream.core.metrics import Measured, metrics_view, record, total
 from stream.delivery import Output, Ports
 from stream.follower import Followed
@@ -69,6 +79,11 @@ class Ledger:
         self.touches.update(attributed.states)
         if attributed.counts:
             self.counts = add(self.counts, attributed.counts)
+
+    def shown(self, names: Sequence[str], attributed: Attributed) -> Impressions:
+        """What users of a batch were shown, as of its end: for ranking them."""
+        before, after = self.touches, attributed.states
+        return impressions([after.get(name) or before.get(name, NOTHING) for name in names])
 
     # What goes out
 

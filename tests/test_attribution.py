@@ -27,6 +27,8 @@ from stream.core.attribution import (
     SHOWN,
     STRATEGIES,
     USERS,
+    Click,
+    Clicks,
     Counts,
     Key,
     Rules,
@@ -232,6 +234,13 @@ def test_clicks_to_learn_from_name_the_list_and_the_place() -> None:
     events = [row("0 | show l | A B C"), told(1, "recommendation_clicked", 7, list="l", item="B")]
     (click,) = attribute(RULES, {}, {"ann": events}).clicks
     assert click == (7, tuple(map(item_hash, "ABC")), 1)
+
+
+def test_clicks_stand_in_arrays() -> None:
+    found = Clicks.of([Click(3, (7, 8, 2**64 - 1), 2), Click(4, (9,), 0)])
+    assert (found.event.tolist(), found.length.tolist(), found.place.tolist()) == ([3, 4], [3, 1], [2, 0])
+    assert found.items.tolist() == [[7, 8, 2**64 - 1], [9, 0, 0]]
+    assert Clicks.of([]).items.shape == (0, 0)
 
 
 def test_what_was_shown_is_known_by_item() -> None:

@@ -16,8 +16,19 @@ from state.lookup import _metrics
 from state.memory import MemoryStore
 from stream.contexts import Contexts
 from stream.core.arms import Arms
-from stream.core.attribution import COLUMNS, ITEMS, SHOWN, STRATEGIES, USERS, Counts, Key, Rules
-from stream.core.items import Items
+from stream.core.attribution import (
+    COLUMNS,
+    ITEMS,
+    NOTHING,
+    SHOWN,
+    STRATEGIES,
+    USERS,
+    Attributed,
+    Counts,
+    Key,
+    Rules,
+)
+from stream.core.items import Items, item_hash
 from stream.core.metrics import Measured, metrics_view, read, record, total
 from stream.core.sequential import compare, rate
 from stream.delivery import Output, Ports
@@ -215,6 +226,21 @@ async def test_a_worker_publishes_what_lists_brought_about(cuts: tuple[int, ...]
     newest = [each for each in world.sent if each.topic == METRICS.name][-1]
     assert newest.key == b"0"
     assert read(newest.value).counts == world.shopper.ledger.counts
+
+
+async def test_what_users_were_shown_is_at_hand_for_ranking_them() -> None:
+    """Of the batch itself, and what a worker before it counted."""
+    world = World(Settings(partitions=1))
+    await world.shopper.take()
+    await world.feed(*LOG[:2])
+    world.start()
+    await world.shopper.take()
+    await world.feed({"type": "view_item", "item": "A"}, {"type": "view_item", "item": "A", "user": "bob"})
+    ledger = world.shopper.ledger
+    found = ledger.shown(["bob", "ann"], Attributed())
+    assert (found.row.tolist(), found.clicked.tolist()) == ([1, 1], [1, 0])
+    assert found.item.tolist() == [item_hash("A"), item_hash("B")]
+    assert not len(ledger.shown(["ann"], Attributed(states={"ann": NOTHING})).item)
 
 
 async def test_forget_leaves_the_sums_and_nothing_of_the_user() -> None:
