@@ -41,7 +41,7 @@ async def user_state(settings: Settings, store: Store, name: str) -> dict[str, o
         return None
     state = UserState.unpack(engaged)
     columns = unpack_users([packed]) if packed is not None else None
-    hashes = set() if columns is None else set(columns.history[0].tolist() + columns.interest[0].tolist())
+    hashes = set() if columns is None else set(columns.history[0].tolist() + columns.interest.tolist())
     names = await _names(keys, store, hashes, [*state.cart, *_listed(view)])
     counted = {} if columns is None else _counted(columns, names)
     return {"user": name, "partition": partition, **counted, **_engagement(state)}
@@ -84,10 +84,10 @@ def _counted(columns: UserColumns, names: Mapping[int, str]) -> dict[str, object
         {"item": named(hashed), "type": _kind(kind), "time": time_text(seconds * 1000)}
         for hashed, seconds, kind in entries
     ]
-    weights = columns.weights[0]
+    weights = columns.weights
     total = max(1, int(weights.sum()))
     interest = [
-        {"item": named(int(columns.interest[0, at])), "share": round(int(weights[at]) / total, 4)}
+        {"item": named(int(columns.interest[at])), "share": round(int(weights[at]) / total, 4)}
         for at in np.argsort(-weights, kind="stable").tolist()
     ]
     return {

@@ -102,7 +102,9 @@ class Settings(BaseSettings):
     )
     poll_records: int = Field(8000, ge=1, description="Most records in one poll of the broker.")
     cached_users: int = Field(
-        100_000, ge=1000, description="Users a worker keeps in memory (about 1.7 kB each)."
+        100_000,
+        ge=1000,
+        description="Users a worker keeps in memory (about 1 kB each, 28 bytes an item of their interest).",
     )
     max_message_bytes: int = Field(
         1_048_576,
@@ -175,9 +177,12 @@ class Settings(BaseSettings):
     # Users and lists
     history: int = Field(64, ge=16, le=256, description="L: interactions kept a user (13 bytes each).")
     interest_items: int = Field(
-        32, ge=8, le=128, description="Entries kept of a user's interest vector, with slack to twice as many."
+        128,
+        ge=8,
+        le=512,
+        description="K: items kept of a user's interest vector (28 bytes each), with slack to 1.5 K.",
     )
-    interest_half_life_s: float = Field(30 * DAY_S, ge=60, description="Half-life of the interest vector.")
+    interest_half_life_s: float = Field(90 * DAY_S, ge=60, description="Half-life of the interest vector.")
     profile_items: int = Field(
         10, ge=1, le=32, description="n: distinct newest items of a history that a list is made from."
     )

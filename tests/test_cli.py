@@ -382,7 +382,7 @@ def packed_user(names: list[str]) -> bytes:
     time_ms = 1_700_000_000_000 + 1000 * np.arange(n, dtype=np.int64)
     user, item = np.zeros(n, dtype=np.int64), items.ids(names)
     blank, decay = Rows.blank(1, Bounds()), Decay(86_400_000)
-    (blob,) = pack(advance(blank, user, item, kind, time_ms, units, decay, items.hashes), items)
+    (blob,) = pack(advance(blank, user, item, kind, time_ms, units, np.arange(n), decay, items.hashes), items)
     return blob
 
 

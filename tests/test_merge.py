@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import msgspec
@@ -388,7 +388,8 @@ def rows_of(held: list[tuple[int, int]], bounds: Bounds, items: Items) -> Rows:
     item, second = (np.array(column, dtype=np.int64) for column in zip(*held, strict=True))
     kind, units = np.zeros(len(held), dtype=np.uint8), np.full(len(held), 8)
     blank = Rows.blank(1, bounds)
-    return advance(blank, user, item.astype(np.int32), kind, second * 1000, units, Decay(10**7), items.hashes)
+    of, decay = np.arange(len(held)), Decay(10**7)
+    return advance(blank, user, item.astype(np.int32), kind, second * 1000, units, of, decay, items.hashes)
 
 
 moments = st.lists(st.tuples(st.integers(0, 5), st.integers(10**9, 10**9 + 50)), min_size=1, max_size=12)
@@ -408,10 +409,21 @@ def test_taking_over_is_a_merge_by_time(mine: list[tuple[int, int]], theirs: lis
     assert [held for held in found if held[0] >= 0] == wanted
     assert taken.seen.tolist() == [len(mine) + 30]
     zeros = np.zeros(len(theirs), dtype=np.int64)
+    event = np.cumsum(np.diff(second, prepend=0) != 0)
     interest = add(
-        rows.interest, zeros, item.astype(np.int32), second * 1000, units, Decay(10**7), items.hashes
+        rows.interest, zeros, item.astype(np.int32), event, second * 1000, units, Decay(10**7), items.hashes
     )
-    assert (taken.interest.item == interest.item).all() and (taken.interest.weight == interest.weight).all()
+    assert all(np.array_equal(a, b) for a, b in zip(astuple(taken.interest), astuple(interest), strict=True))
+
+
+def test_of_a_history_what_stands_together_in_second_and_kind_was_one_event() -> None:
+    items = Items()
+    items.add_all([f"i{n}" for n in range(4)])
+    second, kind = np.array([50, 50, 50, 51]), np.array([1, 1, 2, 2], dtype=np.uint8)
+    given_ = Given(0, 4, 51_000, np.arange(4, dtype=np.int32), second, kind, np.full(4, 16), 0)
+    taken = take_over(Rows.blank(1, Bounds()), given_, Decay(10**7), items.hashes).interest
+    events = dict(zip(taken.item.tolist(), taken.at.tolist(), strict=True))
+    assert events == {0: 1, 1: 1, 2: 2, 3: 3} and taken.events.tolist() == [3]
 
 
 def handover(n: int, cart: dict[str, CartLine]) -> Handover:

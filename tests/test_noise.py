@@ -92,6 +92,7 @@ def run(noise: Noise, batches: list[list[Act]]) -> tuple[list[bool], Rows]:
                 kind[counts],
                 time[counts],
                 units,
+                number[counts],
                 Decay(10**9),
                 ITEMS.hashes,
             )

@@ -14,19 +14,23 @@ from state.packing import USER_FORMAT, UserColumns, digest_fields, pack_users, u
 from stream.core.weights import PERIOD
 
 hashes = st.integers(0, 2**64 - 1)
+TOPS = (2**32 - 1, 2**32 - 1, 2**32 - 1, 2**31 - 1, 2**45, 2**63 - 1)
+OF_ENTRIES = ("weights", "counts", "firsts", "lasts", "ats")
 
 
 @st.composite
 def a_user(draw: DrawFn) -> dict[str, list[int]]:
     history = draw(st.lists(st.tuples(hashes, st.integers(0, 2**32 - 1), st.integers(0, 255)), max_size=20))
-    interest = draw(st.dictionaries(hashes, st.integers(1, 2**60), max_size=12))
+    u32 = st.integers(0, 2**32 - 1)
+    entry = st.tuples(st.integers(1, 2**44 - 1), st.integers(1, 2**20 - 1), u32, u32, u32)
+    interest = dict(sorted(draw(st.dictionaries(hashes, entry, max_size=12)).items()))
     return {
-        "head": [draw(st.integers(0, top)) for top in (2**32 - 1, 2**32 - 1, 2**31, 2**45, 2**63 - 1)],
+        "head": [draw(st.integers(-1 if at == 3 else 0, top)) for at, top in enumerate(TOPS)],
         "history": [entry[0] for entry in history],
         "times": [entry[1] for entry in history],
         "kinds": [entry[2] for entry in history],
         "interest": list(interest),
-        "weights": list(interest.values()),
+        **{name: [entry[at] for entry in interest.values()] for at, name in enumerate(OF_ENTRIES)},
         "ids": draw(st.lists(st.integers(1, 2**64 - 1), max_size=5)),
     }
 
@@ -37,46 +41,57 @@ users = st.lists(a_user(), min_size=1, max_size=6)
 def by_hand(user: dict[str, list[int]]) -> bytes:
     """The layout of docs/keyspace.md, by struct."""
     n, m, d = len(user["history"]), len(user["interest"]), len(user["ids"])
-    seen, added, base, newest, rate = user["head"]
+    entries = zip(user["interest"], *(user[name] for name in OF_ENTRIES), strict=True)
     return b"".join(
         [
-            struct.pack("<BBHHHIIqqq", USER_FORMAT, d, n, m, 0, seen, added, base, newest, rate),
+            struct.pack("<BBHHHIIIiqq", USER_FORMAT, d, n, m, 0, *user["head"]),
             struct.pack(f"<{n}Q", *user["history"]),
-            struct.pack(f"<{m}Q", *user["interest"]),
-            struct.pack(f"<{m}q", *user["weights"]),
             struct.pack(f"<{d}Q", *user["ids"]),
             bytes(-4 * n % 8) + struct.pack(f"<{n}I", *user["times"]),
             bytes(-n % 8) + bytes(user["kinds"]),
+            *(
+                struct.pack("<QQIII", item, count << 44 | weight, *rest)
+                for item, weight, count, *rest in entries
+            ),
         ]
     )
 
 
-def ragged(users: list[dict[str, list[int]]], name: str, spare: int, right: bool) -> NDArray[np.uint64]:
-    """One part of all users as a matrix, ``spare`` columns wider than need be, filled with 0."""
+def ragged(users: list[dict[str, list[int]]], name: str, spare: int) -> NDArray[np.uint64]:
+    """One part of all users as a matrix, ``spare`` columns wider than need be, filled with 0 at the left."""
     width = max(len(user[name]) for user in users) + spare
     filled: NDArray[np.uint64] = np.zeros((len(users), width), dtype=np.uint64)
     for row, user in enumerate(users):
-        start = width - len(user[name]) if right else 0
-        filled[row, start : start + len(user[name])] = user[name]
+        filled[row, width - len(user[name]) :] = user[name]
     return filled
 
 
+def flat(users: list[dict[str, list[int]]], name: str) -> NDArray[np.uint64]:
+    return np.array([value for user in users for value in user[name]], dtype=np.uint64)
+
+
 def columns(users: list[dict[str, list[int]]], spare: int = 0) -> UserColumns:
-    seen, added, base, newest, rate = np.array([user["head"] for user in users], dtype=np.int64).T
+    seen, added, events, base, newest, rate = np.array([user["head"] for user in users], dtype=np.int64).T
+    counts, firsts, lasts, ats = (flat(users, name).astype(np.uint32) for name in OF_ENTRIES[1:])
     return UserColumns(
         seen,
         added,
+        events,
         base,
         newest,
         rate,
         n_history=np.array([len(user["history"]) for user in users]),
-        history=ragged(users, "history", spare, True),
-        times=ragged(users, "times", spare, True).astype(np.uint32),
-        kinds=ragged(users, "kinds", spare, True).astype(np.uint8),
+        history=ragged(users, "history", spare),
+        times=ragged(users, "times", spare).astype(np.uint32),
+        kinds=ragged(users, "kinds", spare).astype(np.uint8),
+        ids=ragged(users, "ids", spare),
         n_interest=np.array([len(user["interest"]) for user in users]),
-        interest=ragged(users, "interest", spare, False),
-        weights=ragged(users, "weights", spare, False).astype(np.int64),
-        ids=ragged(users, "ids", spare, True),
+        interest=flat(users, "interest"),
+        weights=flat(users, "weights").astype(np.int64),
+        counts=counts,
+        firsts=firsts,
+        lasts=lasts,
+        ats=ats,
     )
 
 
@@ -95,35 +110,39 @@ def test_round_trip(users: list[dict[str, list[int]]]) -> None:
 
 def user(**changes: list[int]) -> dict[str, list[int]]:
     return {
-        "head": [9, 5, 100, 1_700_000_000_000, 0],
+        "head": [9, 5, 4, 100, 1_700_000_000_000, 0],
         "history": [11, 12],
         "times": [1, 2],
         "kinds": [3, 4],
-        "interest": [7, 5],
-        "weights": [48, 1024],
+        "interest": [5, 7],
+        "weights": [1024, 48],
+        "counts": [2, 1],
+        "firsts": [1, 2],
+        "lasts": [3, 2],
+        "ats": [4, 3],
         "ids": [1, 2],
     } | changes
 
 
 def test_a_user_of_twenty_events_is_small() -> None:
-    twenty = list(range(20))
+    twenty = list(range(1, 21))
     blob = by_hand(
         user(
             history=twenty,
             times=twenty,
             kinds=twenty,
             interest=twenty,
-            weights=twenty,
             ids=list(range(1, 17)),
+            **dict.fromkeys(OF_ENTRIES, twenty),
         )
     )
-    assert len(blob) <= 800
+    assert len(blob) <= 1000
 
 
 def test_unknown_format_is_refused() -> None:
     blob = by_hand(user())
-    with pytest.raises(ValueError, match="format 1, not 2"):
-        unpack_users([blob, b"\x01" + blob[1:]])
+    with pytest.raises(ValueError, match="format 2, not 3"):
+        unpack_users([blob, b"\x02" + blob[1:]])
 
 
 @pytest.mark.parametrize("damage", [slice(0, -8), slice(0, 39), slice(0, 0)])
@@ -133,34 +152,48 @@ def test_damaged_bytes_are_refused(damage: slice) -> None:
         unpack_users([blob, blob[damage]])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"interest": [7, 5]}, {"interest": [5, 5]}, {"weights": [0, 48]}, {"counts": [2, 0]}],
+    ids=str,
+)
+def test_entries_out_of_order_are_refused(changes: dict[str, list[int]]) -> None:
+    with pytest.raises(ValueError, match="out of order"):
+        unpack_users([by_hand(user()), by_hand(user(**changes)), by_hand(user())])
+
+
 def test_digest_sees_everything_but_ids() -> None:
     one = digest_fields(by_hand(user()))
     assert digest_fields(by_hand(user(ids=[3]))) == one
     for other in (
-        user(head=[8, 5, 100, 1_700_000_000_000, 0]),
-        user(head=[9, 4, 100, 1_700_000_000_000, 0]),
-        user(head=[9, 5, 101, 1_700_000_000_000, 0]),
-        user(head=[9, 5, 100, 1_700_000_000_001, 0]),
-        user(head=[9, 5, 100, 1_700_000_000_000, 1]),
+        user(head=[8, 5, 4, 100, 1_700_000_000_000, 0]),
+        user(head=[9, 4, 4, 100, 1_700_000_000_000, 0]),
+        user(head=[9, 5, 3, 100, 1_700_000_000_000, 0]),
+        user(head=[9, 5, 4, 101, 1_700_000_000_000, 0]),
+        user(head=[9, 5, 4, 100, 1_700_000_000_001, 0]),
+        user(head=[9, 5, 4, 100, 1_700_000_000_000, 1]),
         user(history=[11, 13]),
         user(times=[1, 3]),
         user(kinds=[3, 5]),
-        user(interest=[7, 6]),
-        user(weights=[48, 1023]),
+        user(interest=[6, 7]),
+        user(weights=[1023, 48]),
+        user(counts=[3, 1]),
+        user(firsts=[0, 2]),
+        user(lasts=[4, 2]),
+        user(ats=[4, 4]),
     ):
         assert digest_fields(by_hand(other)) != one
 
 
 def test_digest_is_one_for_equal_sums() -> None:
     one = digest_fields(by_hand(user()))
-    assert digest_fields(by_hand(user(interest=[5, 7], weights=[1024, 48]))) == one
-    shifted = user(head=[9, 5, 99, 1_700_000_000_000, 0], weights=[48 << PERIOD, 1024 << PERIOD])
+    shifted = user(head=[9, 5, 4, 99, 1_700_000_000_000, 0], weights=[1024 << PERIOD, 48 << PERIOD])
     assert digest_fields(by_hand(shifted)) == one
-    shifted = user(head=[9, 5, 101, 1_700_000_000_000, 0], weights=[48 >> PERIOD, 1024 >> PERIOD])
+    shifted = user(head=[9, 5, 4, 101, 1_700_000_000_000, 0], weights=[1024 >> PERIOD, 48 >> PERIOD])
     assert digest_fields(by_hand(shifted)) == one
 
 
 def test_digest_of_no_interest_has_no_base() -> None:
-    bare = columns([user(interest=[], weights=[])])
+    bare = columns([user(interest=[], **{name: [] for name in OF_ENTRIES})])
     other = replace(bare, base=bare.base + 5)
     assert digest_fields(pack_users(bare)[0]) == digest_fields(pack_users(other)[0])

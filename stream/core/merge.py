@@ -278,6 +278,9 @@ def take_over(rows: Rows, given: Given, decay: Decay, hashes: U64) -> Rows:
     # Places without an item have time 0 and stand first: they stay at the left.
     order = np.argsort(second, kind="stable")[len(given.item) :]
     zeros = np.zeros(len(given.item), dtype=np.int64)
+    # What stands together and is of one second and kind came as one event, as far as a history tells.
+    event = np.cumsum((np.diff(given.second, prepend=-1) != 0) | (np.diff(given.kind, prepend=0) != 0))
+    columns = (zeros, given.item, event, given.second * 1000, given.units)
     return replace(
         rows,
         item=item[order][None],
@@ -285,5 +288,5 @@ def take_over(rows: Rows, given: Given, decay: Decay, hashes: U64) -> Rows:
         kind=kind[order][None],
         seen=rows.seen + given.seen,
         newest=np.maximum(rows.newest, given.newest),
-        interest=add(rows.interest, zeros, given.item, given.second * 1000, given.units, decay, hashes),
+        interest=add(rows.interest, *columns, decay, hashes),
     )

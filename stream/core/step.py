@@ -21,7 +21,7 @@ from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of
 from stream.core.messages import Decision, Message
 from stream.core.noise import Noise
 from stream.core.pairs import window_pairs
-from stream.core.users import Rows, advance, fresh, tail
+from stream.core.users import Rows, advance, fresh, joined, tail
 from stream.core.weights import Decay, apply, gap_table
 from stream.events import CODE, MERGED, REQUEST
 from stream.mail import BACKWARD, FORWARD, HIT, Increments, join, source_of
@@ -216,7 +216,7 @@ def _count(
     counts = ~result.tests[user[event]]
     parts.extend(_increments(counting, rows, columns, user, event[counts], item[counts]))
     time, kind, units = columns.time[event], columns.kind[event], columns.units[event]
-    result.rows = advance(rows, user[event], item, kind, time, units, counting.interest, hashes)
+    result.rows = advance(rows, user[event], item, kind, time, units, event, counting.interest, hashes)
 
 
 def _without_noise(
@@ -277,33 +277,32 @@ def _end_round(
     ends = events[_ENDS_ROUND[columns.kind[events]] & result.fresh[events]]
     if not ends.size:
         return
-    result.rows = result.rows.take(np.arange(len(result.rows)))
+    changed: dict[int, Rows] = {}
     for at in ends.tolist():
         name, row = columns.user[at], int(user[at])
         told = columns.handed.get(at)
         if told is None:
-            _begin_anew(result, name, row)
+            changed[row] = _begin_anew(result, name)
         elif isinstance(told, Asked):
-            _hand_over(result, facts.until(name, at), at, told, name, row)
+            changed[row] = _hand_over(result, facts.until(name, at), at, told, name, row)
         elif told.position in facts.until(name, at).asked:
-            only = np.array([row])
-            taken = take_over(result.rows.take(only), told, counting.interest, hashes)
-            result.rows.put(only, taken)
+            only = result.rows.take(np.array([row]))
+            changed[row] = take_over(only, told, counting.interest, hashes)
+    if changed:
+        result.rows = result.rows.replaced(np.array(list(changed)), joined(list(changed.values())))
 
 
-def _hand_over(result: Result, state: UserState, at: int, told: Asked, name: str, row: int) -> None:
+def _hand_over(result: Result, state: UserState, at: int, told: Asked, name: str, row: int) -> Rows:
     """Of who was handed over the last event ids stay: what he sent twice still counts once."""
     result.handovers.append(hand_over(result.rows, row, state, at, told))
-    if not state.identified:
-        ids = result.rows.ids[row].copy()
-        _begin_anew(result, name, row)
-        result.rows.ids[row] = ids
+    only = result.rows.take(np.array([row]))
+    return only if state.identified else replace(_begin_anew(result, name), ids=only.ids)
 
 
-def _begin_anew(result: Result, name: str, row: int) -> None:
-    """Erase what counting holds of a user. What his events added to the items' sums stays there."""
-    result.rows.put(np.array([row]), Rows.blank(1, result.rows.bounds))
+def _begin_anew(result: Result, name: str) -> Rows:
+    """What counting holds of a forgotten user. What his events added to the items' sums stays there."""
     result.forgotten.add(name)
+    return Rows.blank(1, result.rows.bounds)
 
 
 def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: Columns, clock: Clock) -> None:

@@ -194,6 +194,7 @@ def _user(rng: Random) -> bytes:
         UserColumns(
             seen=np.array([9]),
             added=np.array([9]),
+            events=np.array([8]),
             base=np.array([20]),
             newest=np.array([NOW]),
             rate=np.array([3]),
@@ -201,10 +202,14 @@ def _user(rng: Random) -> bytes:
             history=hashes[:, :history],
             times=np.full((1, history), 1_777_000_000, dtype=np.uint32),
             kinds=np.zeros((1, history), dtype=np.uint8),
-            n_interest=np.array([interest]),
-            interest=hashes[:, history : history + interest],
-            weights=draw.integers(0, 2**40, (1, interest)),
             ids=hashes[:, history + interest :],
+            n_interest=np.array([interest]),
+            interest=np.sort(hashes[0, history : history + interest]),
+            weights=draw.integers(1, 2**44, interest),
+            counts=draw.integers(1, 2**20, interest, dtype=np.uint32),
+            firsts=np.full(interest, 1_776_000_000, dtype=np.uint32),
+            lasts=np.full(interest, 1_777_000_000, dtype=np.uint32),
+            ats=draw.integers(1, 9, interest, dtype=np.uint32),
         )
     )[0]
 
