@@ -23,6 +23,7 @@ from state.model import VERSION_LENGTH, VERSION_START, version
 from state.packing import digest_fields as user_fields
 from state.redis import RedisStore
 from state.store import Store
+from stream.core.attribution import Counts, add, unpack_day
 from stream.core.engaged import UserState
 from stream.core.engaged import digest_fields as engagement_fields
 from stream.core.neighbor_format import unpack_records
@@ -159,6 +160,7 @@ async def check(settings: Settings, settled: Status) -> Verdict:
         replayed = await replay_topics(settings, key.encode())
         records = await read_all(settings)
         await _digests(verdict, settings, store, live, replayed)
+        await _attributed(verdict, settings, store, replayed)
         _mail(verdict, records, replayed)
         await _sums(verdict, settings, store, records)
         _messages(verdict, records, replayed.outputs)
@@ -196,6 +198,24 @@ async def _digests(
         other = await _state(replayed.store, settings, kind, fields)
         names = sorted(name for name in mine.keys() | other.keys() if mine.get(name) != other.get(name))
         verdict.differ(f"{kind} differs", (_side_by_side(n, mine.get(n), other.get(n)) for n in names))
+
+
+async def _attributed(verdict: Verdict, settings: Settings, store: Store, replayed: Replayed) -> None:
+    """What lists brought about counts exactly once, too; the digest leaves it out."""
+    mine, other = await _counts(store, settings), await _counts(replayed.store, settings)
+    verdict.counted["attributed"] = sum(map(sum, mine.values()))
+    keys = sorted(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
+    verdict.differ("counts of lists", (f"{key}: {mine.get(key)} ≠ {other.get(key)}" for key in keys))
+
+
+async def _counts(store: Store, settings: Settings) -> Counts:
+    counts: Counts = {}
+    for part in (f"u{p}" for p in range(settings.partitions)):
+        session = store.session(part)
+        for day, data in (await session.fields(Keys(settings.prefix).counts(part))).items():
+            counts = add(counts, unpack_day(int(day), data))
+        await session.close()
+    return counts
 
 
 def _mail(verdict: Verdict, records: Records, replayed: Replayed) -> None:
