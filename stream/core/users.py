@@ -339,20 +339,19 @@ def unpack(blobs: Sequence[bytes], items: Items, bounds: Bounds) -> Rows:
     if not blobs:
         return rows
     users = unpack_users(blobs)
-    held = np.arange(users.history.shape[1])[::-1] < users.n_history[:, None]
-    item = _local(users.history, held, items)
+    item, had = _locals(users, items)
     _align(rows.item, item)
     _align(rows.time, users.times)
     _align(rows.kind, users.kinds)
     _align(rows.ids, users.ids)
-    interest = _unpack_interest(users, items, bounds.interest)
+    interest = _unpack_interest(users, had, bounds.interest)
     return replace(rows, seen=users.seen, newest=users.newest, rate=users.rate, interest=interest)
 
 
-def _unpack_interest(users: UserColumns, items: Items, keep: int) -> Interest:
+def _unpack_interest(users: UserColumns, item: I32, keep: int) -> Interest:
     interest = Interest(
         np.concatenate([[0], np.cumsum(users.n_interest)]),
-        items.ids_of_hashes(users.interest),
+        item,
         users.weights,
         users.counts,
         users.firsts,
@@ -512,8 +511,15 @@ def _grown(column: I64, size: int) -> I64:
     return grown
 
 
-def _local(hashes: U64, held: Bool, items: Items) -> I32:
-    """Local ids of the hashes [U, w] where ``held``, else −1."""
-    item: I32 = np.full(held.shape, -1, dtype=np.int32)
-    item[held] = items.ids_of_hashes(hashes[held])
-    return item
+def _locals(users: UserColumns, items: Items) -> tuple[I32, I32]:
+    """Local ids of the histories [U, L], −1 where there is nothing, and of the interest entries [M].
+
+    Histories repeat much of the interest, and users each other: one look-up a different item.
+    """
+    held = np.arange(users.history.shape[1])[::-1] < users.n_history[:, None]
+    hashes, which = np.unique(np.concatenate([users.history[held], users.interest]), return_inverse=True)
+    local = items.ids_of_hashes(hashes)[which]
+    history: I32 = np.full(held.shape, -1, dtype=np.int32)
+    count = int(np.count_nonzero(held))
+    history[held] = local[:count]
+    return history, local[count:]
