@@ -135,8 +135,8 @@ def add(
     and another for those of the next of the same user; ``time_ms`` [n] the event's time, ``units`` [n] type
     weights in eighths (0 adds nothing); ``hashes`` by local item id. An event must not be cut. Passes: 1 +
     how often, at most, a user's base moves or he reaches a cut with more than K entries in sight.
-    ~0.8 µs an interaction in batches of 2,000 with half as many users of 30 entries (1.6 µs such a user), 0.3 µs
-    without entries, ~4 to 10 µs when each user stands near his bound.
+    ~0.8 µs an interaction in batches of 2,000 with half as many users of 30 entries (1.6 µs such a user),
+    0.3 µs without entries, ~4 to 10 µs when each user stands near his bound.
     """
     counted = np.flatnonzero(units > 0)
     if not counted.size:
