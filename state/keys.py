@@ -61,6 +61,10 @@ class Keys:
         """Watermark, counters, decision hash, last source position of each sender."""
         return f"{self.prefix}:{{{part}}}:meta"
 
+    def mixture(self, part: str) -> str:
+        """What the mixture of components has learned: soft state."""
+        return f"{self.prefix}:{{{part}}}:mixture"
+
     def user(self, part: str, user: str) -> str:
         """History, interest vector, last ids."""
         return f"{self.prefix}:{{{part}}}:user:{user}"

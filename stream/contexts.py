@@ -14,6 +14,7 @@ from stream.core.step import Counting
 from stream.core.trending import Popularity
 from stream.delivery import Output
 from stream.follower import Followed
+from stream.lister import Lister
 from stream.ownership import ItemPartitions
 from stream.settings import Settings
 from stream.shelf import Context as ShelfContext
@@ -28,7 +29,16 @@ class Contexts:
         part_of = ItemPartitions(items, settings.partitions)
         rows = Rows(items, settings.row_pairs, settings.neighbors)
         self.shopping = ShopperContext(
-            settings, keys, items, follower, counting, Engine.of(settings), limits, signing_key, part_of
+            settings,
+            keys,
+            items,
+            follower,
+            counting,
+            Engine.of(settings),
+            limits,
+            signing_key,
+            part_of,
+            Lister(settings, items, follower),
         )
         self.shelving = ShelfContext(
             settings,

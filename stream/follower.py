@@ -16,6 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
+from state.model import TERM_LENGTH
 from stream.core.items import Items
 from stream.core.metrics import Measured
 from stream.core.metrics import read as read_metrics
@@ -31,14 +32,16 @@ log = structlog.get_logger(__name__)
 
 class Followed:
     """What the topics say: everybody's neighbour lists (``hood``), the merged top list (``top``), and what
-    each partition counted of lists (``measured``)."""
+    each partition counted of lists (``measured``; ``outdated`` where an older record landed last)."""
 
     def __init__(self, settings: Settings, items: Items) -> None:
         self._settings = settings
         self._items = items
         self.hood = Neighborhood.of(items, settings)
         self.top: list[tuple[str, float]] = []
+        self._trending: dict[int, bytes] = {}
         self.measured: dict[int, Measured] = {}
+        self.outdated: set[int] = set()
         self.stale: set[int] = set()
         self.flagged: set[int] = set()
         self.kin = Kin(self.hood)
@@ -47,6 +50,28 @@ class Followed:
     def fill(self) -> NDArray[np.int32]:
         """Trending items by local id, best first: what fills short lists."""
         return self._items.ids(name for name, _ in self.top)
+
+    def rise(self, partition: int, record: Any) -> None:
+        """A partition's newest top list; one that cannot be read is passed over."""
+        held = self._trending | {partition: record.value}
+        try:
+            self.top, self._trending = merge(held.values(), 200), held
+        except ValueError as error:
+            _passed_over(record, error)
+
+    def measure(self, partition: int, record: Any) -> None:
+        """A partition's newest counts. Those of an owner before the one known must be overwritten."""
+        try:
+            found = read_metrics(record.value)
+        except ValueError as error:
+            return _passed_over(record, error)
+        held = self.measured.get(partition)
+        if held is None or held.version <= found.version:
+            self.measured[partition] = found
+            self.outdated.discard(partition)
+        elif found.version[:TERM_LENGTH] < held.version[:TERM_LENGTH]:
+            self.outdated.add(partition)
+        return None
 
     def shown(self, n: int) -> list[tuple[str, float]]:
         """The best ``n`` trending items that may be shown."""
@@ -60,7 +85,6 @@ class Follower(Followed):
 
     def __init__(self, settings: Settings, items: Items) -> None:
         super().__init__(settings, items)
-        self._trending: dict[int, bytes] = {}
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
             enable_auto_commit=False,
@@ -99,26 +123,7 @@ class Follower(Followed):
                 self._learn(records)
             elif records[-1].value is not None:
                 of_metrics = at.topic == METRICS.full(self._settings)
-                (self._measure if of_metrics else self._rise)(at.partition, records[-1])
-
-    def _measure(self, partition: int, record: Any) -> None:
-        """A partition's newest counts; the own ones are known before they come back."""
-        try:
-            found = read_metrics(record.value)
-        except ValueError as error:
-            _passed_over(record, error)
-        else:
-            held = self.measured.get(partition)
-            if held is None or held.version < found.version:
-                self.measured[partition] = found
-
-    def _rise(self, partition: int, record: Any) -> None:
-        """A partition's newest top list; one that cannot be read is passed over."""
-        held = self._trending | {partition: record.value}
-        try:
-            self.top, self._trending = merge(held.values(), 200), held
-        except ValueError as error:
-            _passed_over(record, error)
+                (self.measure if of_metrics else self.rise)(at.partition, records[-1])
 
     def _learn(self, records: Sequence[Any]) -> None:
         """Apply neighbour records; a tombstone (no value) is an item that nobody counts any more.

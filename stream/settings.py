@@ -11,13 +11,15 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from stream.core.slate.grammar import parse
 
 DAY_S = 86_400.0
 
@@ -39,6 +41,64 @@ EVENT_WEIGHTS: dict[str, float] = {
     "other": 1.0,
 }
 """Default weights. Types that carry no item (search, consent, …) have nothing to count."""
+
+
+COMPONENTS = ("item-item", "repeat", "content", "popular")
+"""Components of the default mixture."""
+
+
+class Rule(BaseModel):
+    """What a shop wants of its lists: ``do`` something to the items for which ``when`` is true."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    when: str = "True"
+    do: Literal["exclude", "boost", "pin", "limit"]
+    factor: float = Field(1.0, gt=0, le=1000)
+    position: int = Field(1, ge=1, le=50)
+    most: int = Field(0, ge=0, le=50)
+    per: Literal["category", "group"] | None = None
+
+    @field_validator("when")
+    @classmethod
+    def _readable(cls, when: str) -> str:
+        parse(when)
+        return when
+
+    @model_validator(mode="after")
+    def _complete(self) -> Rule:
+        """Each kind has what it needs, and nothing that it would ignore."""
+        needed, allowed = _RULES[self.do]
+        told = self.model_fields_set - {"when", "do"}
+        if missing := needed - told:
+            raise ValueError(f'a rule that does "{self.do}" needs `{min(missing)}`')
+        if odd := told - allowed:
+            raise ValueError(f'a rule that does "{self.do}" has no `{min(odd)}`: leave it out')
+        return self
+
+
+_RULES: dict[str, tuple[set[str], set[str]]] = {
+    "exclude": (set(), set()),
+    "boost": ({"factor"}, {"factor"}),
+    "pin": ({"position"}, {"position"}),
+    "limit": ({"most"}, {"most", "per"}),
+}
+"""What a rule needs and what it may have, by what it does."""
+
+
+class Bound(BaseModel):
+    """Least and greatest share of exposure of a group."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min: float = Field(0.0, ge=0, le=1)
+    max: float = Field(1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bound:
+        if self.min > self.max:
+            raise ValueError(f"min = {self.min} is above max = {self.max}: no share is both")
+        return self
 
 
 class Settings(BaseSettings):
@@ -186,7 +246,14 @@ class Settings(BaseSettings):
     profile_items: int = Field(
         10, ge=1, le=32, description="n: distinct newest items of a history that a list is made from."
     )
-    profile_discount: float = Field(0.5, gt=0, le=1, description="r: the k-th newest item counts r^k.")
+    components: list[str] = Field(
+        default_factory=lambda: list(COMPONENTS),
+        description="What gives candidates and evidence for personal lists (`docs/lists.md`).",
+    )
+    learn: bool = Field(True, description="The mixture of components learns from what users do next.")
+    learn_share: float = Field(
+        0.2, ge=0, le=1, description="Share of events it learns from, once it has learned from 20,000."
+    )
     list_items: int = Field(20, ge=1, le=50, description="Items in a published list.")
     exclude_bought_s: float = Field(
         30 * DAY_S, ge=0, description="Items bought within this time are not recommended again. Groceries: 0."
@@ -201,6 +268,33 @@ class Settings(BaseSettings):
         1.0, ge=0.05, description="Rows and positions are written to the store this often."
     )
     trending_s: float = Field(1.0, ge=0.1, description="`trending` is refreshed this often.")
+
+    # After scoring
+    rules: list[Rule] = Field(
+        default_factory=list,
+        max_length=100,
+        description="What lists leave out, prefer, show at a place or bound in number, as `[[rules]]`"
+        " (`docs/lists.md`).",
+    )
+    diversity: float = Field(
+        0.0, ge=0, le=1, description="How much items of a list should differ (MMR); 0: by score alone."
+    )
+    explore_share: float = Field(
+        0.05, ge=0, le=0.5, description="Share of places lent to items too new to have earned one; 0: none."
+    )
+    explore_days: float = Field(14.0, gt=0, description="An item is new this long after its first event.")
+    rotation: float = Field(
+        0.9, gt=0, le=1, description="A score's factor for each time an item was shown and ignored; 1: none."
+    )
+    rotation_half_life_s: float = Field(
+        DAY_S, ge=60, description="After this time without being shown, half of that is forgotten."
+    )
+    exposure: dict[str, Bound] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Bounds of the shares of exposure of groups (sellers, brands):"
+        ' `{"acme": {"min": 0.1, "max": 0.3}}`.',
+    )
 
     # Live metrics
     attribution_s: float = Field(
@@ -254,6 +348,14 @@ class Settings(BaseSettings):
         ):
             raise ValueError("the percents of the arms must be above 0 and add up to 100")
         return arms
+
+    @field_validator("exposure")
+    @classmethod
+    def _feasible(cls, exposure: dict[str, Bound]) -> dict[str, Bound]:
+        """Least shares that lists can have together."""
+        if (least := sum(bound.min for bound in exposure.values())) > 1 + 1e-9:
+            raise ValueError(f"the groups' min add up to {least:.3g}, above 1: lower some")
+        return exposure
 
     @classmethod
     def settings_customise_sources(

@@ -416,6 +416,10 @@ class Shelf:
             )
         return found
 
+    async def publish_trending(self) -> None:
+        """Publish what is popular, whether or not it is time."""
+        await self._publish_trending()
+
     async def _publish_trending(self) -> None:
         """The partition's top list, and, by the owner of partition 0, the merged view."""
         context, half_life = self.context, self.context.settings.trending_half_life_s

@@ -20,16 +20,15 @@ from stream.core.engaged import UserState
 from stream.core.engagement import Engine
 from stream.core.items import Items
 from stream.core.messages import decision_hash, message_id
-from stream.core.neighborhood import Neighborhood
 from stream.core.preferences import cold, told
-from stream.core.ranking import rank
+from stream.core.ranking import Ranked
 from stream.core.step import Counting, Result, View, step
-from stream.core.users import Bounds, Rows, UserTable, bought, pack, profile
+from stream.core.users import Bounds, Rows, UserTable, pack
 from stream.delivery import Delivery, Effects, Output, Ports
-from stream.events import CODE
 from stream.follower import Followed
 from stream.ledger import Ledger
 from stream.letters import dead_letter
+from stream.lister import Exclude, Lister
 from stream.mail import Packer
 from stream.merging import Merger
 from stream.ownership import ItemPartitions
@@ -87,11 +86,7 @@ class Context:
     limits: Limits
     signing_key: bytes
     part_of: ItemPartitions
-
-    @property
-    def hood(self) -> Neighborhood:
-        """Everybody's neighbour lists."""
-        return self.follower.hood
+    lister: Lister
 
 
 class Alarms:
@@ -161,7 +156,8 @@ class Shopper:
         await self.delivery.take()
         self._forget_cache()
         keys, part, session = self.context.keys, self.delivery.part, self.delivery.session
-        (stored,) = await session.get([keys.meta(part)])
+        stored, mixture = await session.get([keys.meta(part), keys.mixture(part)])
+        self.context.lister.adopt(mixture)
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
         timers = await session.fields(keys.timers(part))
         self.alarms = Alarms({user: int(due) for user, due in timers.items()})
@@ -185,6 +181,7 @@ class Shopper:
         self._keep(view, result, meta)
         self.table.forget(routed.strangers)
         await self.delivery.publish(effects)  # 4
+        self.context.lister.learn(view, columns, result, user)
 
     def _decode(self, records: Sequence[Record]) -> tuple[Routed, list[DeadLetter]]:
         """What counts here, what goes on, and dead letters."""
@@ -192,6 +189,11 @@ class Shopper:
         columns, dead = decode(records, context.items, context.limits, self._verify)
         columns = replace(columns, offset=columns.offset + base)
         return self._router.route(columns, records, base, self.table, self.meta.senders), dead
+
+    async def rank(self, names: list[str], time_ms: I64, size: int, exclude: Exclude | None = None) -> Ranked:
+        """The lists that users [U] would get at times [U]."""
+        await self._fetch(names, [])
+        return self.context.lister.rank(self.table.take(self.table.slots(names)), time_ms, size, exclude)
 
     async def _load(self, columns: Columns) -> tuple[View, I64]:
         """The state a batch touches; what is not in memory comes in one MGET."""
@@ -325,25 +327,19 @@ class Shopper:
             field_of = keys.timers(part)
             yield DeleteField(field_of, name) if due is None else PutField(field_of, name, b"%d" % due)
         yield from self.ledger.writes(result.attributed)
+        if (mixture := self.context.lister.unstored(part)) is not None:
+            yield Put(keys.mixture(part), mixture)
 
     def _lists(
         self, at_version: str, view: View, result: Result, columns: Columns, touched: I64
     ) -> Iterable[Output]:
         """A fresh list for each user of the batch: ranked now, published as a message and as a view."""
         context = self.context
-        settings = context.settings
-        rows = result.rows.take(touched)
+        if not context.lister.publishing:
+            return
         last = result.last[touched]
         time = columns.time[last]
-        since = time // 1000 - int(settings.exclude_bought_s)
-        ranked = rank(
-            context.hood,
-            profile(rows, settings.profile_items),
-            bought(rows, CODE["purchase"], since),
-            settings.list_items,
-            settings.profile_discount,
-            context.follower.fill,
-        )
+        ranked = context.lister.rank(result.rows.take(touched), time)
         names = [view.names[at] for at in touched.tolist()]
         ids = [
             f"{self.partition}-{offset}-{index}-recs-0"

@@ -28,6 +28,7 @@ EXACT = {
     "head": "tidewise:{u3}:head",
     "outbox": "tidewise:{u3}:outbox",
     "meta": "tidewise:{u3}:meta",
+    "mixture": "tidewise:{u3}:mixture",
     "user": "tidewise:{u3}:user:Zoë",
     "engagement": "tidewise:{u3}:engagement:Zoë",
     "attribution": "tidewise:{u3}:attribution:Zoë",

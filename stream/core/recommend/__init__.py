@@ -1,0 +1,1 @@
+"""Personal lists: components give candidates with evidence, a learned mixture scores them. Pure."""

@@ -1,0 +1,74 @@
+"""Content: items that the catalogue makes most like a user's newest ones. Pure.
+
+    f(j) = Σ_k r^k · cos(i_k, j) · sqrt(1 + n_j)
+
+over his three newest items, with n_j the decayed column sum of j and the cosine of `Content`. Whoever is most
+like an item is found in an inverted index and kept for a day of event time: finding costs 0.1 ms an item.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.neighborhood import Neighborhood
+from stream.core.recommend.candidates import Entries
+from stream.core.recommend.query import Query
+
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+NAME = "content"
+KIN = 20
+"""Items kept of those most like an item."""
+_ITEMS = 3
+_DISCOUNT = 0.8
+_DAY_MS = 86_400_000
+_NEVER = np.iinfo(np.int64).min
+
+
+class Kin:
+    """For each item those most like it: ``items`` [cap, 20] local ids, −1 padded, ``values`` [cap, 20].
+
+    168 bytes an item that was asked for, or has a smaller local id than one that was.
+    """
+
+    def __init__(self) -> None:
+        self.items: I32 = np.full((0, KIN), -1, dtype=np.int32)
+        self.values: F32 = np.zeros((0, KIN), dtype=np.float32)
+        self._day: I64 = np.zeros(0, dtype=np.int64)
+
+    def learn(self, hood: Neighborhood, items: I32) -> None:
+        """Bring items [m] up to the day of the newest event of all. ~0.1 ms an item that is not."""
+        self._reserve(len(hood.cols))
+        today = hood.newest // _DAY_MS
+        items = np.unique(items[(items >= 0) & (self._day.take(items, mode="clip") != today)])
+        items = items[hood.content.described(items)]
+        if len(items):
+            found, values = hood.content.neighbors(
+                items, KIN, hood.col_sum.astype(np.float32), hood.column > 0
+            )
+            self.items[items], self.values[items], self._day[items] = found, values, today
+
+    def _reserve(self, items: int) -> None:
+        if (more := items - len(self._day)) > 0:
+            self.items = np.concatenate([self.items, np.full((more, KIN), -1, dtype=np.int32)])
+            self.values = np.concatenate([self.values, np.zeros((more, KIN), dtype=np.float32)])
+            self._day = np.concatenate([self._day, np.full(more, _NEVER)])
+
+
+def entries(hood: Neighborhood, kin: Kin, query: Query) -> Entries:
+    """Channel "content". Free without a catalogue; ~1 µs a user once the kin of his items are known."""
+    if not hood.content.known:
+        none = np.full((len(query), 0), -1, dtype=np.int32)
+        return Entries(none, (np.zeros(none.shape, dtype=np.float32),), none)
+    owner = query.profile[:, :_ITEMS]
+    kin.learn(hood, owner.ravel())
+    shape = (len(query), owner.shape[1] * KIN)
+    held = np.repeat(owner >= 0, KIN, axis=1)
+    item, value = kin.items[owner].reshape(shape), kin.values[owner].reshape(shape)
+    held &= hood.column.take(item, mode="wrap") > 0
+    discount = np.repeat(_DISCOUNT ** np.arange(owner.shape[1]), KIN).astype(np.float32)
+    value = np.where(held & (item >= 0), value * discount, np.float32(0))
+    return Entries(np.where(value > 0, item, np.int32(-1)), (value,), np.repeat(owner, KIN, axis=1))

@@ -1,0 +1,243 @@
+"""The mixture of components, learned online from what users do next. Pure and deterministic.
+
+Score of candidate j for user u (a log-linear mixture of evidence; product-of-experts features on top):
+
+    s(u, j) = log(ε + Σ_c exp(θ_c + θ_{b,c} − φ_c·L_c) · f_c(j)) + Σ_d v_d · g_d(j),   L_c = log Σ_j f_c(j)
+
+f_c(j) ≥ 0 is the evidence of channel c, b the user's kind by length of history, φ_c a learned normalisation
+(1: f_c counts as a distribution, 0: as it is), g_d(j) a feature.
+
+Learning, test then learn: before an event counts, its user's candidates are scored; what he then does are the
+targets. Loss: cross-entropy of a softmax over the best 100 candidates, label 1/n on each of the n targets
+among them (sampled softmax: Jean et al., ACL 2015). With δ = y − p and r_c(j) the share of channel c in the
+sum:
+
+    ∂θ = √n · Σ_j δ_j r_c(j),   ∂φ = −0.3 · L · ∂θ,   ∂v = √n · Σ_j δ_j g_d(j)
+
+by AdaGrad (Duchi, Hazan, Singer, JMLR 2011) with accumulators from 1; a batch of queries takes one step with
+the sum of its gradients. The kinds' own θ_{b,c} shrink by a thousandth a query: what is common is learned in
+θ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.recommend.candidates import Candidates
+
+Bool = NDArray[np.bool_]
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+KINDS = ("new", "second", "browsing", "settling", "returning", "regular")
+"""Kinds of users, by how many events they have: 1, 2, 3–4, 5–9, 10–24, 25 and more."""
+_EDGES = np.array([2, 3, 5, 10, 25])
+_LEAST = 1e-9
+_RATE, _SLOW_RATE, _PHI_SHARE = 0.1, 0.05, 0.3
+_MOST_PHI = 1.3
+_SHRINK = 0.999
+_BEST = 100
+_FORMAT = 1
+
+
+def kind_of(events: I64) -> I64:
+    """Kinds [U] (numbers of `KINDS`) of users with so many events [U]."""
+    return np.searchsorted(_EDGES, events, side="right")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Features g of some candidates: ``at`` [m] their places, ``values`` [D, m]. All others have 0."""
+
+    at: I64
+    values: F32
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What users did next: ``row`` [t], ``item`` [t], all different; ``weight`` [t], 1 for a plain sign."""
+
+    row: I64
+    item: I32
+    weight: F64
+
+
+@dataclass
+class Mixture:
+    """Weights of C channels and D features; ``learned`` counts queries. Only `learn` changes them.
+
+    ``theta`` [C], ``kinds`` [B, C], ``phi`` [C], ``v`` [D], and their accumulators ``squares`` by name.
+    """
+
+    channels: tuple[str, ...]
+    features: tuple[str, ...]
+    theta: F64 = field(init=False)
+    kinds: F64 = field(init=False)
+    phi: F64 = field(init=False)
+    v: F64 = field(init=False)
+    squares: dict[str, F64] = field(init=False)
+    learned: int = 0
+
+    def __post_init__(self) -> None:
+        c, d = len(self.channels), len(self.features)
+        self.theta = np.full(c, -np.log(c))
+        self.kinds = np.zeros((len(KINDS), c))
+        self.phi, self.v = np.ones(c), np.zeros(d)
+        self.squares = {name: np.ones_like(getattr(self, name)) for name in _WEIGHTS}
+
+    def factors(self, found: Candidates, kind: I64) -> F64:
+        """exp(θ_c + θ_{b,c} − φ_c·L_c) by channel and user: [C, U]; 0 where a channel has no evidence."""
+        total = _sums(found)
+        held = total > 0
+        logs = np.log(np.where(held, total, 1.0))
+        exponent = self.theta[:, None] + self.kinds[kind].T - self.phi[:, None] * logs
+        return np.where(held, np.exp(exponent), 0.0)
+
+    def scores(self, found: Candidates, features: Features, kind: I64) -> F32:
+        """exp(s(u, j)) of all candidates: [J], > 0. ~3 µs a user with 250 candidates in 6 channels."""
+        factors = self.factors(found, kind).astype(np.float32)
+        counts = np.diff(found.start)
+        scores = np.full(len(found.item), np.float32(_LEAST))
+        for values, factor in zip(found.values, factors, strict=True):
+            scores += values * np.repeat(factor, counts)
+        scores[features.at] *= np.exp(self.v.astype(np.float32) @ features.values)
+        return scores
+
+    def learn(self, found: Candidates, features: Features, kind: I64, targets: Targets) -> None:
+        """One step from U queries and what their users did. ~15 µs a query."""
+        batch = _Batch.of(self, found, features, kind, targets)
+        if batch is None:
+            return
+        by_query = batch.sums(batch.shares)
+        totals = np.log(np.maximum(_sums(found), 1e-12)).T
+        self._step("theta", by_query, _RATE)
+        self._step("phi", -_PHI_SHARE * totals * by_query, _SLOW_RATE)
+        np.clip(self.phi, 0.0, _MOST_PHI, out=self.phi)
+        self._step("v", batch.sums(batch.features), _RATE)
+        self._step_kinds(kind, by_query)
+        queries = int(np.count_nonzero(batch.taught))
+        self.kinds *= _SHRINK**queries
+        self.learned += queries
+
+    def _step(self, name: str, gradients: F64, rate: float) -> None:
+        """AdaGrad with the gradients [U, n] of a batch, in place."""
+        square, weights = self.squares[name], getattr(self, name)
+        square += (gradients**2).sum(axis=0)
+        weights += rate * gradients.sum(axis=0) / np.sqrt(square)
+
+    def _step_kinds(self, kind: I64, gradients: F64) -> None:
+        summed, square = np.zeros_like(self.kinds), self.squares["kinds"]
+        np.add.at(summed, kind, gradients)
+        np.add.at(square, kind, gradients**2)
+        self.kinds += _SLOW_RATE * summed / np.sqrt(square)
+
+    def pack(self) -> bytes:
+        """For the store: names, counts and weights, as MessagePack. Soft state, about 2 kB."""
+        weights = {name: getattr(self, name).ravel().tolist() for name in _WEIGHTS}
+        squares = {name: self.squares[name].ravel().tolist() for name in _WEIGHTS}
+        return msgspec.msgpack.encode((_FORMAT, self.channels, self.features, self.learned, weights, squares))
+
+    @classmethod
+    def unpack(cls, blob: bytes, channels: tuple[str, ...], features: tuple[str, ...]) -> Mixture:
+        """The stored mixture; a new one when it was learned for other components or by another version."""
+        new = cls(channels, features)
+        found = msgspec.msgpack.decode(blob)
+        if tuple(found[:1]) != (_FORMAT,) or (tuple(found[1]), tuple(found[2])) != (channels, features):
+            return new
+        new.learned = int(found[3])
+        for name in _WEIGHTS:
+            shape = getattr(new, name).shape
+            setattr(new, name, np.array(found[4][name]).reshape(shape))
+            new.squares[name] = np.array(found[5][name]).reshape(shape)
+        return new
+
+
+_WEIGHTS = ("theta", "kinds", "phi", "v")
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The candidates that teach: n of them, by query; ``taught`` [U] which queries do."""
+
+    row: I64
+    error: F64
+    shares: F64
+    features: F64
+    taught: Bool
+
+    @classmethod
+    def of(
+        cls, mixture: Mixture, found: Candidates, features: Features, kind: I64, targets: Targets
+    ) -> _Batch | None:
+        """Softmax, labels and errors of the best candidates; None when no target was a candidate."""
+        users = len(found.start) - 1
+        label = _labels(found, targets)
+        wanted = label > 0
+        hit = np.bincount(found.row[wanted], minlength=users) > 0
+        if not hit.any():
+            return None
+        scores = mixture.scores(found, features, kind)
+        at = _taken(found, scores, wanted, hit)
+        row, wanted_at = found.row[at], label[at]
+        counts = np.bincount(row, weights=wanted_at > 0, minlength=users)
+        weight = np.bincount(row, weights=wanted_at, minlength=users) / np.maximum(counts, 1)
+        truth = wanted_at / np.maximum(counts * weight, 1e-12)[row]
+        scale = np.sqrt(counts) * weight
+        error = (truth - _softmax(np.log(scores[at]), row, users)) * scale[row]
+        factors = mixture.factors(found, kind)
+        parts = found.values[:, at] * factors[:, row]
+        wide = np.zeros((len(mixture.features), len(found.item)), dtype=np.float32)
+        wide[:, features.at] = features.values
+        shares = parts / (_LEAST + parts.sum(axis=0))
+        return cls(row, error, shares.T, wide[:, at].T.astype(np.float64), hit)
+
+    def sums(self, of: F64) -> F64:
+        """Σ_j δ_j · of_j by query: [U, n]."""
+        summed = np.zeros((len(self.taught), of.shape[1]))
+        begins = np.flatnonzero(np.diff(self.row, prepend=-1))
+        if of.shape[1]:
+            summed[self.row[begins]] = np.add.reduceat(self.error[:, None] * of, begins, axis=0)
+        return summed
+
+
+def _sums(found: Candidates) -> F64:
+    """Σ_j f_c(j) by channel and user: [C, U]."""
+    users = len(found.start) - 1
+    total = np.zeros((len(found.values), users))
+    held = np.flatnonzero(np.diff(found.start))
+    if len(held):
+        total[:, held] = np.add.reduceat(found.values, found.start[held], axis=1, dtype=np.float64)
+    return total
+
+
+def _labels(found: Candidates, targets: Targets) -> F64:
+    """The weight of the target that each candidate is, 0 for others: [J]."""
+    label = np.zeros(len(found.item))
+    at = found.find(targets.row, targets.item)
+    label[at[at >= 0]] = targets.weight[at >= 0]
+    return label
+
+
+def _taken(found: Candidates, scores: F32, wanted: Bool, hit: Bool) -> I64:
+    """The best 100 candidates of each query that has a target, and its targets if none is among them."""
+    users = len(found.start) - 1
+    order = np.lexsort((-scores, found.row))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - found.start[found.row]
+    best = rank < _BEST
+    reached = np.bincount(found.row[wanted & best], minlength=users) > 0
+    return np.flatnonzero((best | (wanted & ~reached[found.row])) & hit[found.row])
+
+
+def _softmax(scores: F32, row: I64, users: int) -> F64:
+    most = np.full(users, -np.inf)
+    np.maximum.at(most, row, scores)
+    powers = np.exp(scores - most[row])
+    shares: F64 = powers / np.bincount(row, weights=powers, minlength=users)[row]
+    return shares

@@ -1,0 +1,34 @@
+"""Popularity: what everybody turns to now: candidates for all users, evidence for all candidates. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.neighborhood import Neighborhood
+from stream.core.recommend.candidates import Entries
+from stream.core.recommend.query import Query
+
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+
+NAME = "popular"
+CANDIDATES = 40
+"""Trending items that are candidates for everyone."""
+
+
+def entries(hood: Neighborhood, query: Query, trending: I32) -> Entries:
+    """The best trending items for each user; the evidence is set for all candidates by `evidence`."""
+    items = trending[hood.column.take(trending) > 0][:CANDIDATES]
+    shape = (len(query), len(items))
+    item = np.broadcast_to(items, shape)
+    return Entries(item, (np.zeros(shape, np.float32),), np.full(shape, -1, np.int32), distinct=True)
+
+
+def evidence(hood: Neighborhood, item: I32, trending: I32) -> F32:
+    """Popularity of candidates [J], as a share of what all trending items have together."""
+    total = float(hood.heat[trending].sum())
+    if not total > 0:
+        return np.zeros(len(item), dtype=np.float32)
+    shares: F32 = (hood.heat.take(item) / total).astype(np.float32)
+    return shares

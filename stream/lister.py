@@ -1,0 +1,128 @@
+"""Makes the personal lists of a worker's users, and lets their mixture learn from what they do next.
+
+One for all partitions of a worker. What it learned is soft state: each partition keeps the newest mixture
+beside its own state, and a worker that takes one goes on from the one that learned most.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.codec import Columns
+from stream.core.items import Items
+from stream.core.ranking import Ranked
+from stream.core.recommend.alike import Kin
+from stream.core.recommend.lists import Recommender, Sources
+from stream.core.recommend.mixture import Mixture, Targets
+from stream.core.recommend.query import Query
+from stream.core.step import Result, View
+from stream.core.users import Rows, bought
+from stream.core.weights import Decay
+from stream.events import CODE
+from stream.follower import Followed
+from stream.settings import Settings
+
+Bool = NDArray[np.bool_]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
+
+KEEP_EVERY = 64
+"""Queries that may be learned again after a crash: the mixture is stored once it learned so many more."""
+FIRST = 20_000
+"""While a mixture has learned less, it learns from every event it can."""
+MOST = 128
+"""Queries of one batch that are learned from: they cost as much as lists."""
+
+Exclude = tuple[I32, I32]
+"""Rows [m] and items [m] that must not appear."""
+
+
+class Lister:
+    """``recommender`` holds the mixture; ``learning`` can be switched off, and so can ``publishing`` lists
+    after every batch, for evaluation asks for them."""
+
+    def __init__(self, settings: Settings, items: Items, follower: Followed) -> None:
+        self._settings, self._items, self._follower = settings, items, follower
+        self._decay = Decay(int(settings.interest_half_life_s * 1000))
+        self._kin = Kin()
+        self._stored: dict[str, int] = {}
+        self.recommender = Recommender(settings.components)
+        self.learning, self.publishing = settings.learn, True
+
+    @property
+    def sources(self) -> Sources:
+        """What candidates are made from, as it is now."""
+        return Sources(self._follower.hood, self._follower.fill, self._kin)
+
+    def query(self, rows: Rows, time_ms: I64) -> Query:
+        """Ask for users [U] as of times [U]."""
+        return Query.of(rows, time_ms, self._decay, self._settings.profile_items)
+
+    def rank(
+        self, rows: Rows, time_ms: I64, size: int | None = None, exclude: Exclude | None = None
+    ) -> Ranked:
+        """The lists of users [U] at times [U]; without ``exclude`` what they bought lately is left out."""
+        if exclude is None:
+            since = time_ms // 1000 - int(self._settings.exclude_bought_s)
+            exclude = bought(rows, CODE["purchase"], since)
+        size = size or self._settings.list_items
+        return self.recommender.rank(self.sources, self.query(rows, time_ms), exclude, size)
+
+    # Learning
+
+    def learn(self, view: View, columns: Columns, result: Result, user: I64) -> None:
+        """Test, then learn: what users of the batch did first, against the lists they would have got."""
+        if not self.learning:
+            return
+        lines, row = self._lessons(view, columns, result, user)
+        if not len(lines):
+            return
+        event = columns.event[lines]
+        firsts = event[np.searchsorted(row, np.arange(int(row[-1]) + 1))]
+        key = np.unique(row << 32 | columns.item[lines])
+        targets = Targets(key >> 32, (key & 0xFFFF_FFFF).astype(np.int32), np.ones(len(key)))
+        query = self.query(view.rows.take(user[firsts]), columns.time[firsts])
+        self.recommender.learn(self.sources, query, targets)
+
+    def _lessons(self, view: View, columns: Columns, result: Result, user: I64) -> tuple[I64, I64]:
+        """Interactions [n] to learn from, and the number [n] of the query that each belongs to.
+
+        Those of each user's first counted event of the batch, if it is in the sample and he has a history.
+        """
+        counts = result.fresh & ~result.uncounted & (columns.units > 0)
+        held = np.flatnonzero(counts[columns.event])
+        event = columns.event[held].astype(np.int64)
+        _, at = np.unique(user[event], return_index=True)
+        first = np.sort(event[at])
+        known = (view.rows.interest.events[user[first]] > 0) & ~result.tests[user[first]]
+        first = first[known & self._sampled(columns, first)][:MOST]
+        number = np.searchsorted(first, event)
+        mine = first.take(number, mode="clip") == event if len(first) else np.zeros(len(event), np.bool_)
+        return held[mine], number[mine]
+
+    def _sampled(self, columns: Columns, event: I64) -> Bool:
+        """Whether events [n] are in the sample: by their place in the log, so that a replay picks them."""
+        if self.recommender.mixture.learned < FIRST:
+            return np.ones(len(event), dtype=np.bool_)
+        place = columns.offset[event].astype(np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15)
+        place ^= columns.index[event].astype(np.uint64) * np.uint64(0xC2B2_AE3D_27D4_EB4F)
+        share: Bool = (place >> np.uint64(40)) < np.uint64(self._settings.learn_share * (1 << 24))
+        return share
+
+    def unstored(self, part: str) -> bytes | None:
+        """The mixture, for a partition whose copy is older by more than it may be; None otherwise."""
+        learned = self.recommender.mixture.learned
+        if learned - self._stored.get(part, 0) < KEEP_EVERY:
+            return None
+        self._stored[part] = learned
+        return self.recommender.mixture.pack()
+
+    def adopt(self, stored: bytes | None) -> None:
+        """Go on from a stored mixture, if it learned more than this one."""
+        if stored is not None:
+            mixture = self.recommender.mixture
+            found = Mixture.unpack(stored, mixture.channels, mixture.features)
+            if found.learned > mixture.learned:
+                self.recommender.mixture = found
