@@ -132,5 +132,7 @@ def version(term: int, n: int) -> str:
 
 VERSION_LENGTH = 28
 """Characters of a version."""
+TERM_LENGTH = 15
+"""How many of them are the term."""
 VERSION_START = len('{"version":"')
 """Where the version starts in the bytes of a view."""

@@ -93,12 +93,14 @@ class Ledger:
         if now_ms < self._next_ms:
             return
         self._next_ms = now_ms + METRICS_EVERY_MS
-        if self.counts is not self._told and self.counts:
+        again = self.partition in followed.outdated
+        if self.counts and (again or self.counts is not self._told):
             told, at_version = self.counts, self._version(term)
             value = record(self.partition, at_version, now_ms, told)
             await ports.sender.publish(self.partition, [Output(METRICS.name, b"%d" % self.partition, value)])
             self._told = told
             followed.measured[self.partition] = Measured(at_version, told)
+            followed.outdated.discard(self.partition)
         if self.partition == 0:
             await self._publish_merged(ports, followed, term, now_ms)
 

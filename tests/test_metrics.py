@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from state.keys import Keys
 from state.lookup import _metrics
 from state.memory import MemoryStore
+from state.model import version
 from stream.contexts import Contexts
 from stream.core.arms import Arms
 from stream.core.attribution import (
@@ -241,6 +242,25 @@ async def test_what_users_were_shown_is_at_hand_for_ranking_them() -> None:
     assert (found.row.tolist(), found.clicked.tolist()) == ([1, 1], [1, 0])
     assert found.item.tolist() == [item_hash("A"), item_hash("B")]
     assert not len(ledger.shown(["ann"], Attributed(states={"ann": NOTHING})).item)
+
+
+async def test_what_an_owner_before_published_late_is_overwritten() -> None:
+    """A compacted topic keeps the last record, not the newest."""
+    world = World(Settings(partitions=1))
+    await world.shopper.take()
+    await world.feed(*LOG)
+    followed = world.shopper.context.follower
+    (mine,) = (each for each in world.sent if each.topic == METRICS.name)
+    followed.measure(0, StockRecord(0, 0, b"0", mine.value, ()))
+    await world.shopper.pulse(busy=False)
+    assert len([each for each in world.sent if each.topic == METRICS.name]) == 1, "nothing new, nothing said"
+    late = record(0, version(0, 99), 0, {})
+    followed.measure(0, StockRecord(1, 0, b"0", late, ()))
+    assert followed.measured[0].counts == world.shopper.ledger.counts
+    await world.shopper.pulse(busy=False)
+    newest = [each for each in world.sent if each.topic == METRICS.name][-1]
+    assert read(newest.value).counts == world.shopper.ledger.counts and newest != mine
+    assert not followed.outdated
 
 
 async def test_forget_leaves_the_sums_and_nothing_of_the_user() -> None:
