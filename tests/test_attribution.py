@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.core import views
 from stream.core.arms import ALL, Arms
 from stream.core.attribution import (
     BOUGHT,
@@ -234,6 +235,12 @@ def test_clicks_to_learn_from_name_the_list_and_the_place() -> None:
     events = [row("0 | show l | A B C"), told(1, "recommendation_clicked", 7, list="l", item="B")]
     (click,) = attribute(RULES, {}, {"ann": events}).clicks
     assert click == (7, tuple(map(item_hash, "ABC")), 1)
+
+
+def test_every_strategy_of_a_view_is_one_that_is_counted() -> None:
+    """Codes stand in the store: append a new one to `STRATEGIES` of attribution."""
+    assert set(views.STRATEGIES) <= set(STRATEGIES)
+    assert STRATEGIES[:4] == ("unknown", "other", "item-item", "trending")
 
 
 def test_clicks_stand_in_arrays() -> None:
