@@ -1,0 +1,1 @@
+"""Everything after scoring: rules, quotas, rotation, diversity, exposure bounds and exploration. Pure."""
