@@ -9,10 +9,10 @@ candidate that stood before.
 
 **Sketch.** The cosine of 60 candidates with each other by sparse tokens would cost more than the ranking
 itself. So each item's token vector, its category and its group (as further tokens, of weight 1/2) are
-hashed with a sign into 64 numbers: an unbiased estimate of the cosine with a standard deviation of at most
-1/8 (Weinberger et al., "Feature hashing", ICML 2009), and exactly 0 or 1 in nearly all cases of nothing or
-all in common. In eighths of a byte: products are sums of whole numbers below 2^24, which float32 adds
-exactly, so the choice is the same on every machine.
+hashed with a sign into 64 numbers, made of length 1 (Weinberger et al., "Feature hashing for large scale
+multitask learning", ICML 2009): the same tokens give 1, all else an estimate of the cosine without bias, its
+standard error about 1/8 where no token dominates. Coordinates are whole 127ths: products are sums of whole
+numbers below 2^24, which float32 adds exactly, so the choice is the same on every machine.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ class _Table:
         order = np.argsort(quota.key, axis=1)
         ordered = np.take_along_axis(quota.key, order, axis=1)
         begins = np.diff(ordered, axis=1, prepend=np.uint64(0)) != 0
-        code = np.empty(order.shape, dtype=np.int64)
+        code: I64 = np.empty(quota.key.shape, dtype=np.int64)
         np.put_along_axis(code, order, np.cumsum(begins, axis=1), axis=1)
-        width = code.shape[1] + 1
+        width = quota.key.shape[1] + 1
         left: I32 = np.full((len(code), width), quota.most, dtype=np.int32)
         left[:, 0] = _ANY
         row, column = np.nonzero(taken)
