@@ -6,10 +6,13 @@ beside its own state, and a worker that takes one goes on from the one that lear
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.codec import Columns
+from stream.core.attribution import Impressions
 from stream.core.items import Items
 from stream.core.ranking import Ranked
 from stream.core.recommend.alike import Kin
@@ -22,6 +25,7 @@ from stream.core.weights import Decay
 from stream.events import CODE
 from stream.follower import Followed
 from stream.settings import Settings
+from stream.shaper import Shaper
 
 Bool = NDArray[np.bool_]
 I32 = NDArray[np.int32]
@@ -47,6 +51,7 @@ class Lister:
         self._settings, self._items, self._follower = settings, items, follower
         self._decay = Decay(int(settings.interest_half_life_s * 1000))
         self._kin = Kin()
+        self._shaper = Shaper(settings, items, follower.hood)
         self._stored: dict[str, int] = {}
         self.recommender = Recommender(settings.components)
         self.learning, self.publishing = settings.learn, True
@@ -63,12 +68,22 @@ class Lister:
     def rank(
         self, rows: Rows, time_ms: I64, size: int | None = None, exclude: Exclude | None = None
     ) -> Ranked:
-        """The lists of users [U] at times [U]; without ``exclude`` what they bought lately is left out."""
-        if exclude is None:
-            since = time_ms // 1000 - int(self._settings.exclude_bought_s)
-            exclude = bought(rows, CODE["purchase"], since)
+        """The best items for users [U] at times [U]; what they bought lately is left out unless told."""
+        exclude = self._bought(rows, time_ms) if exclude is None else exclude
         size = size or self._settings.list_items
         return self.recommender.rank(self.sources, self.query(rows, time_ms), exclude, size)
+
+    def lists(
+        self, names: Sequence[str], rows: Rows, time_ms: I64, seen: Impressions | None = None
+    ) -> Ranked:
+        """The lists that users [U] are shown at times [U]: ranked, then shaped."""
+        exclude = self._bought(rows, time_ms)
+        ranked = self.rank(rows, time_ms, self._shaper.width, exclude)
+        return self._shaper.shape(ranked, names, time_ms, exclude, seen)
+
+    def _bought(self, rows: Rows, time_ms: I64) -> Exclude:
+        since = time_ms // 1000 - int(self._settings.exclude_bought_s)
+        return bought(rows, CODE["purchase"], since)
 
     # Learning
 

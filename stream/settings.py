@@ -194,7 +194,7 @@ class Settings(BaseSettings):
         description="Weight of an event type in the counts, in eighths up to 16; others: `other`.",
     )
     window: int = Field(
-        10, ge=1, le=64, description="W: an interaction pairs with this many of the user's before it."
+        20, ge=1, le=64, description="W: an interaction pairs with this many of the user's before it."
     )
     gap_exponent: float = Field(0.5, ge=0, description="g: a pair `gap` interactions apart weighs gap^−g.")
     backward: float = Field(
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     similarity_row_exponent: float = Field(0.9, description="a in C^p / ((n_i + d)^a · n_j^b).")
     similarity_damping: float = Field(100.0, ge=0, description="d in C^p / ((n_i + d)^a · n_j^b).")
     similarity_column_exponent: float = Field(0.15, description="b in C^p / ((n_i + d)^a · n_j^b).")
-    similarity_power: float = Field(1.15, gt=0, description="p in C^p / ((n_i + d)^a · n_j^b).")
+    similarity_power: float = Field(1.0, gt=0, description="p in C^p / ((n_i + d)^a · n_j^b).")
 
     # Noise: what is accepted and does not count
     bot_events: int = Field(

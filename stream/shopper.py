@@ -50,10 +50,10 @@ class Meta(msgspec.Struct, array_like=True):
     """A shopper partition's own state: watermark, tallies, decision hash (MessagePack array).
 
     ``live`` tells whether the event that last raised the watermark was fresh when received. Elements of the
-    log = accepted + repeats + dead + ticks + forwarded + mail_repeats + merging; ``mail`` of those accepted or
-    repeated came as mail, ``uncounted`` of those accepted are noise. ``senders`` are the last source positions
-    of mail; ``merging`` counts the mail about anonymous users who become known ones, ``preferences``
-    the events that told attributes.
+    log = accepted + repeats + dead + ticks + forwarded + mail_repeats + merging; ``mail`` of those accepted
+    or repeated came as mail, ``uncounted`` of those accepted are noise. ``senders`` are the last source
+    positions of mail; ``merging`` counts the mail about anonymous users who become known ones,
+    ``preferences`` the events that told attributes.
     """
 
     format: int = _META_FORMAT
@@ -339,8 +339,9 @@ class Shopper:
             return
         last = result.last[touched]
         time = columns.time[last]
-        ranked = context.lister.rank(result.rows.take(touched), time)
         names = [view.names[at] for at in touched.tolist()]
+        seen = self.ledger.shown(names, result.attributed) if self.ledger.counts else None
+        ranked = context.lister.lists(names, result.rows.take(touched), time, seen)
         ids = [
             f"{self.partition}-{offset}-{index}-recs-0"
             for offset, index in zip(columns.offset[last].tolist(), columns.index[last].tolist(), strict=True)

@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -132,10 +133,19 @@ class Tokens:
 
     def __init__(self) -> None:
         self._by_hash: dict[int, int] = {-1: 0}
+        self._hashes: U32 = np.zeros(0, dtype=np.uint32)
         self.df: I32 = np.zeros(1024, dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self._by_hash)
+
+    @property
+    def hashes(self) -> U32:
+        """32-bit hashes by local id: [len]; 0 of the one that stands for none. ~20 ns each that is new."""
+        if (known := len(self._hashes)) < len(self._by_hash):
+            new = np.fromiter(islice(self._by_hash, known, None), dtype=np.int64)
+            self._hashes = np.concatenate([self._hashes, np.maximum(new, 0).astype(np.uint32)])
+        return self._hashes
 
     def ids(self, hashes: U32) -> I32:
         """Local ids of hashes of any shape; unknown ones are added. ~0.1 µs a hash."""

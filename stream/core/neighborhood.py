@@ -60,7 +60,7 @@ class Similarity:
     row_exponent: float = 0.9
     damping: float = 100.0
     column_exponent: float = 0.15
-    power: float = 1.15
+    power: float = 1.0
 
     @classmethod
     def of(cls, settings: Settings) -> Similarity:
@@ -157,6 +157,8 @@ class Neighborhood:
         self._bare: Bool = np.zeros(0, dtype=np.bool_)
         self._filled: I64 = np.zeros(0, dtype=np.int64)
         self._renewals = 0
+        self.watched = False
+        self._changed: list[I32] = []
         self._newest = _NEVER
         self._nameless: list[int] = []
         self._seen = 0
@@ -183,6 +185,11 @@ class Neighborhood:
     def token_weights(self) -> F32:
         """Weights of the tokens: [cap, T], 0 behind an item's last."""
         return self.content.weights
+
+    def changes(self) -> list[I32]:
+        """Items with new records since this was asked last, if somebody watches (``watched``)."""
+        changed, self._changed = self._changed, []
+        return changed
 
     def reserve(self) -> None:
         """Make room for every item of the dictionary, and show those that got a name."""
@@ -233,6 +240,8 @@ class Neighborhood:
         described = self._describe(at, best, records)
         self._warm(at)
         self._liken(at)
+        if self.watched:
+            self._changed.append(at)
         arrived = np.argsort(ids, kind="stable")
         final = arrived[_ends_of_runs(ids[arrived])]
         held = ids[final]

@@ -6,7 +6,7 @@ over the profile i_0 (newest), i_1, …, with S of `Neighborhood`, in three chan
 with r = 0.8, "near" with r = 0.4, and "last", the newest item's part alone (a Markov chain of first order);
 the mixture finds what is between. A fourth, "alike", is "far" with each part times the cosine of the two
 items by what the catalogue says of them. The k-th item gives fewer of its
-neighbours, from all K down to eight: what is left out counts least.
+neighbours, from all K down to twenty: what is left out counts least.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ I64 = NDArray[np.int64]
 NAME = "item-item"
 DISCOUNTS = (0.8, 0.4)
 """r of the channels far and near."""
-_FEWEST = 8
+_FEWEST = 20
 
 
 @lru_cache(maxsize=16)

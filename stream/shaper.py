@@ -1,0 +1,148 @@
+"""Shapes ranked lists: rules, rotation, diversity, exposure bounds, exploration (`stream.core.slate`).
+
+Ranks more than a list holds where a step may choose among them, hands facts of items to the steps, and keeps
+what they remember: the exposure of groups, soft state of the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.core.attribution import Impressions
+from stream.core.items import Items, item_hash
+from stream.core.neighborhood import Neighborhood
+from stream.core.ranking import Ranked
+from stream.core.slate import exploration, guests
+from stream.core.slate.choose import EXPLORED, PINNED, choose
+from stream.core.slate.exposure import Exposure
+from stream.core.slate.facts import Facts, Slates
+from stream.core.slate.knobs import Knobs
+from stream.core.slate.prepared import Prepared
+from stream.core.views import STRATEGIES
+from stream.settings import Settings
+
+Bool = NDArray[np.bool_]
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+T = TypeVar("T", bound=np.generic)
+
+CANDIDATES = 60
+"""Items a list is chosen from, where steps may choose."""
+YOUNG = 4
+"""Items offered for exploration, a user."""
+_MINUTE_MS = 60_000
+_EXPLORE, _PIN = STRATEGIES.index("new"), STRATEGIES.index("pinned")
+
+
+class Shaper:
+    """``knobs`` and ``rules`` of a configuration; ``exposure`` is what groups have been given so far."""
+
+    def __init__(self, settings: Settings, items: Items, hood: Neighborhood) -> None:
+        self.knobs = Knobs.of(settings)
+        self._items, self._hood = items, hood
+        self._prepared = Prepared(settings.rules, self.knobs.diversity > 0)
+        hood.watched = bool(settings.rules) or self.knobs.diversity > 0
+        self.exposure = Exposure.empty(self.knobs.bounds)
+        self._pool: tuple[int, I32] = (-1, np.zeros(0, dtype=np.int32))
+
+    @property
+    def width(self) -> int:
+        """How many items to rank for a list."""
+        knobs = self.knobs
+        chooses = self._prepared.rules or knobs.diversity or len(knobs.bounds) or knobs.rotation < 1
+        return max(CANDIDATES, knobs.size) if chooses else knobs.size
+
+    def facts(self) -> Facts:
+        """What is known of items, as it is now."""
+        hood, content = self._hood, self._hood.content
+        hood.reserve()
+        return Facts(
+            self._items.hashes,
+            hood.price,
+            hood.popularity,
+            hood.born,
+            hood.group,
+            hood.category,
+            hood.column <= 0,
+            content.tokens,
+            content.units(),
+            content.vocabulary.hashes,
+        )
+
+    def shape(
+        self,
+        ranked: Ranked,
+        users: Sequence[str],
+        time_ms: I64,
+        barred: tuple[I32, I32],
+        seen: Impressions | None = None,
+    ) -> Ranked:
+        """The lists that are shown, from the best candidates of users [U]; ``barred`` are never guests."""
+        facts = self.facts()
+        if changed := self._hood.changes():
+            self._prepared.learn(facts, np.unique(np.concatenate(changed)))
+        hashes = np.array([item_hash(user) for user in users], dtype=np.uint64)
+        slates = Slates(ranked.items, ranked.scores, ranked.strategy, hashes, time_ms)
+        if seen is not None:
+            slates = self._remember(slates, seen)
+        slates = self._invite(facts, slates, barred)
+        chosen = choose(slates, facts, self._prepared, self.knobs, self.exposure)
+        self.exposure = chosen.state
+        strategy = _taken(slates.strategy, chosen.positions, 0)
+        strategy[(chosen.why & EXPLORED) > 0] = _EXPLORE
+        strategy[(chosen.why & PINNED) > 0] = _PIN
+        because = np.pad(
+            ranked.because, ((0, 0), (0, slates.items.shape[1] - ranked.items.shape[1])), constant_values=-1
+        )
+        return Ranked(
+            _taken(slates.items, chosen.positions, -1),
+            _taken(slates.scores, chosen.positions, 0),
+            _taken(because, chosen.positions, -1),
+            strategy,
+        )
+
+    def _invite(self, facts: Facts, slates: Slates, barred: tuple[I32, I32]) -> Slates:
+        """Items that may be pinned, and young ones that may be tried."""
+        pins = self._prepared.pinned(facts)
+        invited = [np.broadcast_to(pins, (len(slates), len(pins)))]
+        if self.knobs.explore_share and len(slates):
+            minute = int(slates.time_ms.max()) // _MINUTE_MS
+            if minute != self._pool[0]:
+                now = minute * _MINUTE_MS
+                self._pool = minute, exploration.pool(facts, now, self.knobs.explore_days)
+            young = self._pool[1][~np.isin(self._pool[1], pins)]
+            invited.append(guests.drawn(facts, slates, young, YOUNG))
+        return guests.invite(slates, np.concatenate(invited, axis=1), _EXPLORE, barred)
+
+    def _remember(self, slates: Slates, seen: Impressions) -> Slates:
+        """How often each candidate was shown and not clicked, and when last."""
+        key = seen.row << 32 | self._items.ids_of_hashes(seen.item)
+        order = np.argsort(key, kind="stable")
+        wanted = np.arange(len(slates))[:, None] << 32 | slates.items
+        at = np.searchsorted(key[order], wanted, side="right") - 1
+        at = order[np.maximum(at, 0)] if len(order) else np.zeros(wanted.shape, dtype=np.int64)
+        hit = (key[at] == wanted) if len(order) else np.zeros(wanted.shape, dtype=np.bool_)
+        if not hit.any():
+            return slates
+        ignored = np.where(seen.clicked > 0, 0, seen.shown).astype(np.float32)
+        return Slates(
+            slates.items,
+            slates.scores,
+            slates.strategy,
+            slates.user,
+            slates.time_ms,
+            slates.context,
+            np.where(hit, ignored[at], np.float32(0)),
+            np.where(hit, seen.last[at] * 1000, 0),
+        )
+
+
+def _taken(values: NDArray[T], positions: I32, none: int) -> NDArray[T]:
+    found = np.take_along_axis(values, np.maximum(positions, 0).astype(np.int64), axis=1)
+    found[positions < 0] = none
+    return found
