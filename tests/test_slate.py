@@ -18,7 +18,7 @@ from stream.core.items import item_hash
 from stream.core.slate import exploration, guests
 from stream.core.slate.choose import BALANCED, BOOSTED, EXPLORED, PINNED, ROTATED, Chosen, choose
 from stream.core.slate.diversity import diversify, sketches
-from stream.core.slate.exposure import Bounds, Exposure, worth
+from stream.core.slate.exposure import CREDIT, MOST_OWED, Bounds, Exposure, account, worth
 from stream.core.slate.expressions import category_hash
 from stream.core.slate.facts import DAY_MS, Facts, Slates
 from stream.core.slate.grammar import MOST_CHARACTERS, parse
@@ -505,6 +505,7 @@ def test_young_items_have_their_share_of_places_and_no_more(share: float) -> Non
         assert per_list.mean() == pytest.approx(share * 20, abs=0.06)
     assert not (chosen.why[:, :10] & EXPLORED).any()
     explored = items_of(slates, chosen)[(chosen.why & EXPLORED) > 0]
+    assert (chosen.positions[(chosen.why & EXPLORED) > 0] >= 20).all()
     assert set(explored.tolist()) <= set(YOUNG)
     assert len(set(explored.tolist())) == len(YOUNG)
 
@@ -602,6 +603,8 @@ def test_equal_lists_for_everyone_are_balanced_too() -> None:
     state = Exposure.empty(bounds)
     for _ in range(6):
         state = pick(same, facts=OPEN, bounds=bounds, state=state).state
+        # Already the first batch is not far off: no debts have told it.
+        assert np.abs(state.shares - np.where(bounds.most < 1, bounds.most, bounds.least)).max() < 0.03
     shares = dict(zip(bounds.groups.tolist(), state.shares.tolist(), strict=True))
     assert shares[item_hash("acme")] <= 0.21
     assert shares[item_hash("core")] >= 0.14
@@ -751,3 +754,83 @@ def test_nobody_has_no_lists() -> None:
     nobody = replace(part(everything(1)[0], slice(0, 0)))
     chosen = pick(nobody, ALL_RULES, diversity=0.3, explore_share=0.1, bounds=Bounds.of(BOUNDS))
     assert chosen.positions.shape == (0, 10)
+
+
+def test_one_list_of_one_item_at_a_time_keeps_the_bounds_on_average() -> None:
+    bounds = Bounds.of({"acme": (0.0, 0.25), "core": (0.2, 1.0)})
+    state = Exposure.empty(bounds)
+    slates = slates_of(100, users=400)
+    for user in range(400):
+        one = slice(user, user + 1)
+        single = Slates(
+            slates.items[one], slates.scores[one], slates.strategy[one], slates.user[one], slates.time_ms[one]
+        )
+        state = pick(single, facts=OPEN, size=1, bounds=bounds, state=state).state
+    shares = dict(zip(bounds.groups.tolist(), state.shares.tolist(), strict=True))
+    assert 0.2 <= shares[item_hash("acme")] <= 0.26
+    assert 0.19 <= shares[item_hash("core")] <= 0.25
+
+
+def test_the_balance_knows_what_stands_already() -> None:
+    """A pin of the group on every first place has a fifth of all exposure; no debts help in one batch."""
+    slates = slates_of(100, users=500)
+    pinned = next(n for n, row in enumerate(ROWS) if row["group"] == "acme")
+    none = np.zeros(0, dtype=np.int32)
+    slates = guests.invite(slates, np.full((500, 1), pinned, dtype=np.int32), 1, (none, none))
+    rule = Rule(when=f'item == "i{pinned}"', do="pin", position=1)
+    for bound in ((0.0, 0.3), (0.6, 1.0)):
+        chosen = pick(slates, [rule], OPEN, bounds=Bounds.of({"acme": bound}))
+        assert bound[0] - 0.01 <= chosen.state.shares[0] <= bound[1] + 0.01
+        assert (items_of(slates, chosen)[:, 0] == pinned).all()
+
+
+def test_debts_and_credits_add_up() -> None:
+    bounds = Bounds.of({"a": (0.2, 0.4)})
+    state = Exposure.empty(bounds)
+    for got, over, under in ((90, 50, -70), (50, 60, -100), (0, 20, -80), (0, -20, -60), (0, -60, -40)):
+        state = account(bounds, state, state.bias, np.array([got]), 100, 50)
+        assert (state.over[0], state.under[0]) == (pytest.approx(over), pytest.approx(under))
+    least, most = CREDIT * 50, MOST_OWED * 50
+    for _ in range(1000):
+        state = account(bounds, state, state.bias, np.array([0]), 100, 50)
+    assert (state.over[0], state.under[0]) == (-least, most)
+    assert state.missed[0] == pytest.approx(1000 * 20 - 40 - most)
+
+
+def test_a_list_too_short_for_its_places_has_no_gap() -> None:
+    rules = [
+        Rule(when='category == "tea"', do="limit", most=0),
+        Rule(when="popularity > 20", do="pin", position=9),
+    ]
+    short = part(everything(3)[0], slice(0, 3))
+    short = replace(short, items=np.where(np.arange(short.items.shape[1]) < 4, short.items, -1))
+    chosen = pick(short, rules, OPEN)
+    count = np.count_nonzero(chosen.positions >= 0, axis=1)
+    assert (count <= 4).all()
+    assert (chosen.why & PINNED).any()
+    assert ((chosen.positions >= 0) == (np.arange(10) < count[:, None])).all()
+
+
+def test_equal_scores_go_by_hash() -> None:
+    even = replace(SLATES, scores=np.where(SLATES.items >= 0, np.float32(2), np.float32(0)))
+    chosen = pick(even, [Rule(do="boost", factor=2.0)], OPEN)
+    for row, items in zip(lists(even, chosen), SLATES.items.tolist(), strict=True):
+        held = [item for item in items if item >= 0]
+        assert row == sorted(held, key=lambda item: int(OPEN.hashes[item]))[:10]
+
+
+@pytest.mark.parametrize(
+    ("when", "named"),
+    [
+        ('item == "i7"', [7]),
+        ('item == "i7" and device == "app"', [7]),
+        ('hour < 30 and item in ["i1", "i2"] and price > -1', [1]),
+        ('item == "i7" or device == "app"', []),
+        ('not (item == "i7" and device == "app")', []),
+        ("stock", []),
+    ],
+)
+def test_items_that_a_rule_may_pin_are_known_beforehand(when: str, named: list[int]) -> None:
+    price = np.where(np.arange(ITEMS) == 2, np.nan, 1).astype(np.float32)
+    facts = replace(OPEN, price=price)
+    assert Prepared([Rule(when=when, do="pin", position=1)]).pinned(facts).tolist() == named

@@ -6,18 +6,20 @@ counted in whole numbers, so that the order of users does not matter.
 
 **Debt.** A group with bounds [a, b] that got e of the exposure t of a batch owes, afterwards,
 
-    over' = max(0, over + e − b·t),   under' = max(0, under + a·t − e)
+    over' = max(−c, over + e − b·t),   under' = max(−c, under + a·t − e)
 
-the virtual queues of Lyapunov optimisation (Neely 2010). Over any stretch of the stream the share is at most
-b + over'/T and at least a − under'/T, T its exposure: with small debts the bounds hold on every stretch.
+the virtual queues of Lyapunov optimisation (Neely 2010), with a credit of c = `CREDIT` full lists, so that
+lists that come one by one, where nothing can be halved, need not each keep within the bounds. Both begin at
+0: over the stream the share is at most b + over/T and at least a − under/T, T its exposure, and over any
+stretch of it c/T more.
 
 **Controller.** Each batch aims at b·t − over at most and a·t + under at least: the integral part, as the
-cumulative error in FairCo (Morik, Singh, Hong, Joachims, SIGIR 2020). What the group's scores are multiplied
-with for that, 2^bias, is searched by ranking the batch in up to 16 rounds with steps that double while the
-sign of the error stays and halve when it turns (Rprop: Riedmiller and Braun 1993), from where the last batch
-ended. To multiply a group's scores is the cheapest way to move its share: items that are nearly as good swap
-first. Every user's bias is the common one times 3/4 to 5/4, by a hash, so that many equal lists do not all
-turn at once.
+cumulative error in FairCo (Morik, Singh, Hong, Joachims, SIGIR 2020); at most a tenth of a batch goes into
+making up. What the group's scores are multiplied with for that, 2^bias, is searched by ranking the batch in
+up to 20 rounds with steps that grow while the sign of the error stays and halve when it turns (Rprop:
+Riedmiller and Braun 1993), from where the last batches ended. To multiply a group's scores is the cheapest
+way to move its share: items that are nearly as good swap first. Every user's bias is the common one times
+3/4 to 5/4, by a hash, so that many equal lists do not all turn at once.
 
 **What cannot be had** (too few candidates of a group, bounds that exclude each other) is not hidden: a debt
 above `MOST_OWED` full lists is written off, so that it cannot flood later lists, and counted in ``missed``.
@@ -36,14 +38,19 @@ from stream.core.slate.facts import F32, F64, I32, I64, U64, Bool, mix
 MOST_OWED = 256
 """Lists' worth of exposure that a group may owe before the rest is written off."""
 
+CREDIT = 8
+"""Lists' worth of exposure that a group may have stayed within its bounds beforehand."""
+
 _UNIT = 1 << 16
-_ROUNDS = 16
+_ROUNDS = 20
 _OCTAVE = 1024
 _MOST = 40 * _OCTAVE
 _TOP = 256 * _OCTAVE
 _LAST = (1 << 31) - 1
 _STEP = _OCTAVE // 4
 _FINE = _OCTAVE // 16
+_REPAID = 10
+_TELLING = 64
 _ALMOST = 2000
 _JITTER = np.uint64(4)
 
@@ -185,54 +192,84 @@ class Balance:
 
 
 def settle(batch: Balance, bounds: Bounds, state: Exposure) -> I64:
-    """The bias [G] under which a batch comes nearest to what it aims at. Up to 16 rankings of the batch."""
+    """The bias [G] under which a batch comes nearest to what it aims at. Up to 20 rankings of the batch."""
     touched = batch.touched(len(bounds))
-    least, most = _aims(bounds, state, batch.total)
-    almost = batch.total / _ALMOST
-    bias, step = state.bias, np.full(len(bounds), _STEP, dtype=np.int64)
-    turn = np.zeros(len(bounds), dtype=np.int64)
-    best: tuple[float, int] | None = None
-    found = bias
+    search = _Search.of(bounds, state, batch.total)
     for _ in range(_ROUNDS):
-        given = touched.exposure(bias)
-        miss = float((np.maximum(given - most, 0) + np.maximum(least - given, 0)).sum())
-        rank = (miss if miss > almost else 0.0, int(np.abs(bias).sum()))
-        if best is None or rank < best:
-            best, found = rank, bias
-        sign = _direction(bias, given, least, most)
-        if not sign.any() or (rank[0] == 0 and step.max() <= _FINE):
+        if search.advance(touched.exposure(search.bias)):
             break
-        step = np.where(sign * turn < 0, np.maximum(step // 2, 1), np.where(turn, step * 2, step))
-        bias, turn = _stepped(bias, sign, np.minimum(step, _MOST), given, least, most), sign
-    return found
+    return search.found
 
 
-def _aims(bounds: Bounds, state: Exposure, total: int) -> tuple[F64, F64]:
-    return bounds.least * total + state.under, bounds.most * total - state.over
+@dataclass(slots=True)
+class _Search:
+    """Looks for the bias: where it stands, its steps and last signs, and the best so far."""
 
+    least: F64
+    most: F64
+    almost: float
+    bias: I64
+    step: I64
+    turn: I64
+    turned: Bool
+    found: I64
+    rank: tuple[float, int] | None = None
 
-def _direction(bias: I64, given: I64, least: F64, most: F64) -> I64:
-    """Down above the most, up below the least, else back towards no bias."""
-    inside = np.where(given > most, -1, np.where(given < least, 1, -np.sign(bias)))
-    return inside.astype(np.int64)
+    @classmethod
+    def of(cls, bounds: Bounds, state: Exposure, total: int) -> _Search:
+        """From the last bias. Of debts at most a tenth of the batch is made up for at once."""
+        over, under = (np.minimum(debt, total / _REPAID) for debt in (state.over, state.under))
+        count = len(bounds)
+        zero = np.zeros(count, dtype=np.int64)
+        step = np.full(count, _STEP, dtype=np.int64)
+        none = np.zeros(count, dtype=np.bool_)
+        least, most = bounds.least * total + under, bounds.most * total - over
+        return cls(least, most, total / _ALMOST, state.bias, step, zero, none, state.bias)
 
+    def advance(self, given: I64) -> bool:
+        """Note what the bias gave, and go on to the next; True when there is nothing more to find."""
+        miss = float((np.maximum(given - self.most, 0) + np.maximum(self.least - given, 0)).sum())
+        rank = (miss if miss > self.almost else 0.0, int(np.abs(self.bias).sum()))
+        if self.rank is None or rank < self.rank:
+            self.rank, self.found = rank, self.bias
+        sign = self._signs(given)
+        if not sign.any() or (rank[0] == 0 and self.step.max() <= _FINE):
+            return True
+        turns = sign * self.turn < 0
+        self.turned |= turns
+        longer = np.where(self.turned, self.step * 5 // 4, self.step * 2)
+        kept = np.where(sign * self.turn > 0, longer, self.step)
+        self.step = np.clip(np.where(turns, self.step // 2, kept), 1, _MOST)
+        self._move(sign, given)
+        self.turn = sign
+        return False
 
-def _stepped(bias: I64, sign: I64, step: I64, given: I64, least: F64, most: F64) -> I64:
-    """Steps; one back towards no bias stops there."""
-    moved = np.clip(bias + sign * step, -_MOST, _MOST)
-    back = (given <= most) & (given >= least) & (moved * bias < 0)
-    return np.where(back, 0, moved)
+    def _signs(self, given: I64) -> I64:
+        """Down above the most, up below the least, else back towards no bias until just inside."""
+        near = 2 * self.almost
+        tight = np.where(self.bias < 0, given > self.most - near, given < self.least + near)
+        back = np.where(tight, 0, -np.sign(self.bias))
+        found: I64 = np.where(given > self.most, -1, np.where(given < self.least, 1, back))
+        return found.astype(np.int64)
+
+    def _move(self, sign: I64, given: I64) -> None:
+        """A step; one back towards no bias stops there."""
+        moved = np.clip(self.bias + sign * self.step, -_MOST, _MOST)
+        inside = (given <= self.most) & (given >= self.least)
+        self.bias = np.where(inside & (moved * self.bias < 0), 0, moved)
 
 
 def account(bounds: Bounds, state: Exposure, bias: I64, given: I64, total: int, full: int) -> Exposure:
     """The state after lists that gave the groups ``given`` [G] of ``total``; ``full`` is a full list's."""
-    over = np.maximum(state.over + given - bounds.most * total, 0)
-    under = np.maximum(state.under + bounds.least * total - given, 0)
-    most = float(MOST_OWED * full)
+    most, credit = float(MOST_OWED * full), float(CREDIT * full)
+    over = np.maximum(state.over + given - bounds.most * total, -credit)
+    under = np.maximum(state.under + bounds.least * total - given, -credit)
     lost = np.maximum(over - most, 0) + np.maximum(under - most, 0)
+    # What a few lists needed says little about the next ones.
+    told = total / (total + _TELLING * full)
     return replace(
         state,
-        bias=bias,
+        bias=np.rint(state.bias + (bias - state.bias) * told).astype(np.int64),
         over=np.minimum(over, most),
         under=np.minimum(under, most),
         given=state.given + given,
