@@ -452,7 +452,7 @@ def test_lists_are_more_diverse_the_further_the_knob_is_turned() -> None:
         apart(OPEN, slates, pick(slates, facts=OPEN, diversity=knob)) for knob in (0, 0.1, 0.3, 0.6, 0.9)
     ]
     assert found == sorted(found)
-    assert found[-1] > found[0] + 0.1
+    assert found[-1] > found[0] + 0.08
 
 
 # Rotation

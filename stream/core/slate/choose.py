@@ -10,7 +10,7 @@ of
    two for one place the rule told first wins. Exploration draws among young items below the list.
 5. **Quotas** of rules `limit`: pins count first (and stay even if they alone are too many), then what is
    explored, then the rest, best first.
-6. **Diversity** (MMR) chooses and orders the rest.
+6. **Diversity** (MMR) chooses and orders the rest, among the best twice as many as the list has places.
 7. **Exposure**: the bounds' controller re-orders it, knowing where pins and explored items stand.
 8. **Places**: explored items and pins go to theirs, the others fill the rest in order; gaps close.
 
@@ -263,12 +263,13 @@ def _organic(work: _Work) -> I64:
 
 
 def _diverse(work: _Work, order: I64) -> I64:
-    """The best `size` by MMR first, the rest behind them."""
+    """The best `size` by MMR among twice as many first, the rest behind them."""
     knobs = work.knobs
     if not knobs.diversity:
         return order
-    items, scores = _at(work.slates.items, order), _at(work.scores, order)
-    chosen = diversify(work.rules.sketches, items, scores, order >= 0, knobs.size, knobs.diversity)
+    near = order[:, : 2 * knobs.size]
+    items, scores = _at(work.slates.items, near), _at(work.scores, near)
+    chosen = diversify(work.rules.sketches, items, scores, near >= 0, knobs.size, knobs.diversity)
     rank = np.arange(order.shape[1]) + np.full(order.shape, knobs.size)
     row, step = np.nonzero(chosen >= 0)
     rank[row, chosen[row, step]] = step
