@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream.core.content import token_hash
-from stream.core.items import item_hash
+from stream.core.items import Items, item_hash
+from stream.core.neighborhood import Neighborhood
 from stream.core.slate import exploration, guests
 from stream.core.slate.choose import BALANCED, BOOSTED, EXPLORED, PINNED, ROTATED, Chosen, choose
 from stream.core.slate.diversity import diversify, sketches
@@ -525,6 +526,7 @@ def test_items_age_out_and_earn_their_way_out() -> None:
     pool = exploration.pool(facts, NOW, 14)
     assert set(pool.tolist()) == set(YOUNG)
     assert len(exploration.pool(facts, NOW + 14 * DAY_MS, 14)) == 0
+    assert len(exploration.pool(facts, NOW - 2 * DAY_MS, 14)) == 0
     known = replace(facts, popularity=np.where(np.arange(ITEMS) < 60, exploration.FEW, 0).astype(np.float32))
     assert set(exploration.pool(known, NOW, 14).tolist()) == {item for item in YOUNG if item >= 60}
     assert len(exploration.pool(replace(facts, blocked=np.ones(ITEMS, dtype=np.bool_)), NOW, 14)) == 0
@@ -616,6 +618,14 @@ def test_bounds_that_hold_by_themselves_change_nothing() -> None:
     free, bound = pick(slates, facts=OPEN), pick(slates, facts=OPEN, bounds=bounds)
     assert np.array_equal(free.positions, bound.positions)
     assert bound.state.shares[0] == pytest.approx(measured(OPEN, [free], [slates], "acme"))
+
+
+def test_bounds_that_hold_by_themselves_leave_diversity_as_it_is() -> None:
+    bounds = Bounds.of({"acme": (0.1, 0.9)})
+    slates = slates_of(100, users=300)
+    free = pick(slates, facts=OPEN, diversity=0.5)
+    assert np.array_equal(free.positions, pick(slates, facts=OPEN, diversity=0.5, bounds=bounds).positions)
+    assert not np.array_equal(free.positions, pick(slates, facts=OPEN).positions)
 
 
 def test_what_cannot_be_had_is_told() -> None:
@@ -748,6 +758,32 @@ def test_without_knobs_a_list_is_what_scored_best(seed: int) -> None:
         found = lists(slates, pick(slates, facts=facts, size=size))
         for row, items in zip(found, slates.items.tolist(), strict=True):
             assert row == [item for item in items if item >= 0 and not facts.blocked[item]][:size]
+
+
+def test_guests_do_not_fill_short_lists() -> None:
+    items = np.tile(np.arange(12, dtype=np.int32), (3, 1))
+    scores = np.tile(np.where(np.arange(12) < 4, 1.0, 0.0).astype(np.float32), (3, 1))
+    slates = replace(part(everything(1)[0], slice(0, 0)), items=items, scores=scores)
+    chosen = pick(replace(slates, ignored=None), facts=OPEN)
+    assert chosen.positions.tolist() == [[0, 1, 2, 3, *[-1] * 6]] * 3
+
+
+def test_facts_are_those_of_the_neighbourhood() -> None:
+    items = Items()
+    hood = Neighborhood(items)
+    ids = items.ids(["mug", "cup", "#later"])
+    items.ids_of_hashes(np.array([77], dtype=np.uint64))
+    hood.reserve()
+    hashes = np.array([[token_hash("color=red") & 0xFFFF_FFFF], [5]], dtype=np.uint32)
+    ones, none = np.ones((2, 1), dtype=np.float32), np.zeros(2, dtype=np.int64)
+    hood.content.learn(ids[:2], hashes, ones, none, np.zeros((2, 0), dtype=np.int8))
+    facts = Facts.of(hood)
+    assert (len(facts), facts.blocked[:4].tolist()) == (4, [False, False, False, True])
+    prepared = Prepared(
+        [Rule(when='"color=red" in attributes', do="exclude"), Rule(when="stock", do="exclude")]
+    )
+    prepared.reserve(facts)
+    assert prepared.masks[:, :4].tolist() == [[True, False, False, False], [True, True, True, False]]
 
 
 def test_nobody_has_no_lists() -> None:
