@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stream.core.content import token_hash
-from stream.core.items import Items, item_hash
-from stream.core.neighborhood import Neighborhood
+from stream.core.items import item_hash
 from stream.core.slate import exploration, guests
 from stream.core.slate.choose import BALANCED, BOOSTED, EXPLORED, PINNED, ROTATED, Chosen, choose
 from stream.core.slate.diversity import diversify, sketches
@@ -766,24 +765,6 @@ def test_guests_do_not_fill_short_lists() -> None:
     slates = replace(part(everything(1)[0], slice(0, 0)), items=items, scores=scores)
     chosen = pick(replace(slates, ignored=None), facts=OPEN)
     assert chosen.positions.tolist() == [[0, 1, 2, 3, *[-1] * 6]] * 3
-
-
-def test_facts_are_those_of_the_neighbourhood() -> None:
-    items = Items()
-    hood = Neighborhood(items)
-    ids = items.ids(["mug", "cup", "#later"])
-    items.ids_of_hashes(np.array([77], dtype=np.uint64))
-    hood.reserve()
-    hashes = np.array([[token_hash("color=red") & 0xFFFF_FFFF], [5]], dtype=np.uint32)
-    ones, none = np.ones((2, 1), dtype=np.float32), np.zeros(2, dtype=np.int64)
-    hood.content.learn(ids[:2], hashes, ones, none, np.zeros((2, 0), dtype=np.int8))
-    facts = Facts.of(hood)
-    assert (len(facts), facts.blocked[:4].tolist()) == (4, [False, False, False, True])
-    prepared = Prepared(
-        [Rule(when='"color=red" in attributes', do="exclude"), Rule(when="stock", do="exclude")]
-    )
-    prepared.reserve(facts)
-    assert prepared.masks[:, :4].tolist() == [[True, False, False, False], [True, True, True, False]]
 
 
 def test_nobody_has_no_lists() -> None:

@@ -158,6 +158,8 @@ def _rotated(work: _Work) -> _Work:
     slates, knobs = work.slates, work.knobs
     if slates.ignored is None or slates.shown_ms is None or knobs.rotation == 1:
         return work
+    if not (slates.ignored > 0).any():
+        return work
     factor = fatigue(
         slates.ignored, slates.shown_ms, slates.time_ms, knobs.rotation, knobs.rotation_half_life_ms
     )

@@ -130,7 +130,7 @@ def worth(size: int) -> I64:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """A batch whose lists are to be balanced: what `Balance.exposure` needs to try a bias.
+    """A batch whose lists are to be balanced: what `Balance.exposure` needs to try a bias. N ≤ 2048.
 
     ``level`` [U, N] log2 of the scores in 1/1024, falling; ``group`` [U, N] number of each candidate's group,
     in this order; ``count`` [U] candidates; ``weight`` [U, size] exposure of the list's free places, in

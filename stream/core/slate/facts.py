@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from stream.core.neighborhood import Neighborhood
 
 Bool = NDArray[np.bool_]
 F32 = NDArray[np.float32]
@@ -47,24 +43,6 @@ class Facts:
 
     def __len__(self) -> int:
         return len(self.hashes)
-
-    @classmethod
-    def of(cls, hood: Neighborhood) -> Facts:
-        """What a worker knows of all items. Views, good until records arrive; ~1 ns an item."""
-        hood.reserve()
-        return cls(
-            hood.items.hashes,
-            hood.price,
-            hood.popularity,
-            hood.born,
-            hood.group,
-            hood.category,
-            # Items whose name is not known yet cannot be shown, either.
-            hood.column <= 0,
-            hood.tokens,
-            hood.content.units(),
-            hood.content.vocabulary.hashes,
-        )
 
 
 @dataclass(frozen=True, slots=True)
