@@ -32,9 +32,7 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
-KEEP_EVERY = 64
-"""Queries that may be learned again after a crash: the mixture is stored once it learned so many more."""
-FIRST = 20_000
+FIRST = 100_000
 """While a mixture has learned less, it learns from every event it can."""
 MOST = 128
 """Queries of one batch that are learned from: they cost as much as lists."""
@@ -78,7 +76,7 @@ class Lister:
     ) -> Ranked:
         """The lists that users [U] are shown at times [U]: ranked, then shaped."""
         exclude = self._bought(rows, time_ms)
-        ranked = self.rank(rows, time_ms, self._shaper.width, exclude)
+        ranked = self.rank(rows, time_ms, self._shaper.width(seen), exclude)
         return self._shaper.shape(ranked, names, time_ms, exclude, seen)
 
     def _bought(self, rows: Rows, time_ms: I64) -> Exclude:
@@ -127,9 +125,9 @@ class Lister:
         return share
 
     def unstored(self, part: str) -> bytes | None:
-        """The mixture, for a partition whose copy is older by more than it may be; None otherwise."""
+        """The mixture, for a partition whose copy is older; None otherwise."""
         learned = self.recommender.mixture.learned
-        if learned - self._stored.get(part, 0) < KEEP_EVERY:
+        if learned == self._stored.get(part, 0):
             return None
         self._stored[part] = learned
         return self.recommender.mixture.pack()

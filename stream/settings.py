@@ -252,7 +252,7 @@ class Settings(BaseSettings):
     )
     learn: bool = Field(True, description="The mixture of components learns from what users do next.")
     learn_share: float = Field(
-        0.2, ge=0, le=1, description="Share of events it learns from, once it has learned from 20,000."
+        0.2, ge=0, le=1, description="Share of events it learns from, once it has learned from 100,000."
     )
     list_items: int = Field(20, ge=1, le=50, description="Items in a published list.")
     exclude_bought_s: float = Field(

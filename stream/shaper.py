@@ -35,7 +35,7 @@ CANDIDATES = 60
 """Items a list is chosen from, where steps may choose."""
 YOUNG = 4
 """Items offered for exploration, a user."""
-_MINUTE_MS = 60_000
+_HOUR_MS = 3_600_000
 _EXPLORE, _PIN = STRATEGIES.index("new"), STRATEGIES.index("pinned")
 
 
@@ -50,11 +50,11 @@ class Shaper:
         self.exposure = Exposure.empty(self.knobs.bounds)
         self._pool: tuple[int, I32] = (-1, np.zeros(0, dtype=np.int32))
 
-    @property
-    def width(self) -> int:
-        """How many items to rank for a list."""
+    def width(self, seen: Impressions | None) -> int:
+        """How many items to rank for a list, of users of whom it is known what they saw."""
         knobs = self.knobs
-        chooses = self._prepared.rules or knobs.diversity or len(knobs.bounds) or knobs.rotation < 1
+        rotates = knobs.rotation < 1 and seen is not None and len(seen.row) > 0
+        chooses = self._prepared.rules or knobs.diversity or len(knobs.bounds) or rotates
         return max(CANDIDATES, knobs.size) if chooses else knobs.size
 
     def facts(self) -> Facts:
@@ -111,10 +111,9 @@ class Shaper:
         pins = self._prepared.pinned(facts)
         invited = [np.broadcast_to(pins, (len(slates), len(pins)))]
         if self.knobs.explore_share and len(slates):
-            minute = int(slates.time_ms.max()) // _MINUTE_MS
-            if minute != self._pool[0]:
-                now = minute * _MINUTE_MS
-                self._pool = minute, exploration.pool(facts, now, self.knobs.explore_days)
+            hour = int(slates.time_ms.max()) // _HOUR_MS
+            if hour != self._pool[0]:
+                self._pool = hour, exploration.pool(facts, hour * _HOUR_MS, self.knobs.explore_days)
             young = self._pool[1][~np.isin(self._pool[1], pins)]
             invited.append(guests.drawn(facts, slates, young, YOUNG))
         return guests.invite(slates, np.concatenate(invited, axis=1), _EXPLORE, barred)

@@ -21,14 +21,13 @@ from stream.core.engagement import Engine
 from stream.core.items import Items
 from stream.core.messages import decision_hash, message_id
 from stream.core.preferences import cold, told
-from stream.core.ranking import Ranked
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, Rows, UserTable, pack
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.follower import Followed
 from stream.ledger import Ledger
 from stream.letters import dead_letter
-from stream.lister import Exclude, Lister
+from stream.lister import Lister
 from stream.mail import Packer
 from stream.merging import Merger
 from stream.ownership import ItemPartitions
@@ -190,10 +189,10 @@ class Shopper:
         columns = replace(columns, offset=columns.offset + base)
         return self._router.route(columns, records, base, self.table, self.meta.senders), dead
 
-    async def rank(self, names: list[str], time_ms: I64, size: int, exclude: Exclude | None = None) -> Ranked:
-        """The lists that users [U] would get at times [U]."""
+    async def users(self, names: list[str]) -> Rows:
+        """Users [U] as they are, from memory or store."""
         await self._fetch(names, [])
-        return self.context.lister.rank(self.table.take(self.table.slots(names)), time_ms, size, exclude)
+        return self.table.take(self.table.slots(names))
 
     async def _load(self, columns: Columns) -> tuple[View, I64]:
         """The state a batch touches; what is not in memory comes in one MGET."""

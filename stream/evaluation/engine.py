@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.codec import Record
+from stream.core.users import Rows, joined
+from stream.evaluation.history import History
 from stream.lister import Lister
 from stream.local import LocalWorker, bundle
 from stream.ownership import partition_of
@@ -41,6 +43,11 @@ class Lines:
     time_ms: I64
     event: I64
     kind: str
+
+    @classmethod
+    def of(cls, history: History, at: slice) -> Lines:
+        """Some of a history."""
+        return cls(history.user[at], history.item[at], history.time_ms[at], history.event[at], history.kind)
 
 
 class Engine:
@@ -91,10 +98,13 @@ class Engine:
             await shelf.publish()
         if time_ms // _TRENDING_MS != self._trended:
             self._trended = time_ms // _TRENDING_MS
-            for shelf in self.worker.shelves:
-                await shelf.publish_trending()
-                for output in self.worker.outputs.take(TRENDING.name, shelf.partition):
-                    self.worker.follower.rise(shelf.partition, output)
+            await self._trend()
+
+    async def _trend(self) -> None:
+        for shelf in self.worker.shelves:
+            await shelf.publish_trending()
+            for output in self.worker.outputs.take(TRENDING.name, shelf.partition):
+                self.worker.follower.rise(shelf.partition, output)
 
     def _records(self, lines: Lines) -> dict[int, list[Record]]:
         parts: dict[int, list[Record]] = {}
@@ -116,20 +126,37 @@ class Engine:
 
         ``exclude`` rows [m] and item numbers [m] that must not appear.
         """
-        ranked = np.full((len(users), size), -1, dtype=np.int32)
-        rows = np.asarray(users)
         out = (np.zeros(0, np.int32),) * 2 if exclude is None else (exclude[0], self.local[exclude[1]])
-        of = self._partition[rows]
-        for partition in np.unique(of).tolist():
-            mine = np.flatnonzero(of == partition)
-            number = np.full(len(rows), -1)
-            number[mine] = np.arange(len(mine))
-            held = number[out[0]] >= 0
-            near = number[out[0][held]].astype(np.int32), out[1][held]
-            names = [self.users[user] for user in rows[mine].tolist()]
-            found = await self.worker.shoppers[partition].rank(names, time_ms[mine], size, near)
-            ranked[mine] = np.where(found.items >= 0, self._number[found.items], np.int32(-1))
-        return ranked
+        rows = await self._rows(users)
+        return self._numbers(self._lister.rank(rows, time_ms, size, out).items)
+
+    async def alone(self, users: Sequence[int], time_ms: I64, size: int) -> dict[str, I32]:
+        """The lists that each channel of the mixture would make by itself."""
+        lister, rows = self._lister, await self._rows(users)
+        found = lister.recommender.alone(lister.sources, lister.query(rows, time_ms), size)
+        return {channel: self._numbers(items) for channel, items in found.items()}
+
+    async def shown(self, users: Sequence[int], time_ms: I64, mixture: bytes | None) -> list[list[str]]:
+        """Names in the lists that users [U] are shown at times [U] by a stored mixture."""
+        await self._trend()
+        self._lister.recommender.mixture = self._lister.recommender.fresh()
+        self._lister.adopt(mixture)
+        names = [self.users[user] for user in users]
+        found = self._lister.lists(names, await self._rows(users), time_ms)
+        return [[self.worker.items.name(at) for at in row if at >= 0] for row in found.items.tolist()]
+
+    async def _rows(self, users: Sequence[int]) -> Rows:
+        of = self._partition[np.asarray(users)]
+        parts = np.unique(of).tolist()
+        held = [np.flatnonzero(of == part) for part in parts]
+        names = [[self.users[users[at]] for at in some.tolist()] for some in held]
+        found = [
+            await self.worker.shoppers[part].users(some) for part, some in zip(parts, names, strict=True)
+        ]
+        return joined(found).take(np.argsort(np.concatenate(held)))
+
+    def _numbers(self, items: I32) -> I32:
+        return np.where(items >= 0, self._number[items], np.int32(-1))
 
 
 class _Named(msgspec.Struct):

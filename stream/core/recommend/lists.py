@@ -144,6 +144,17 @@ class Recommender:
             self._write(sources, found, scores, ranked, low)
         return ranked
 
+    def alone(self, sources: Sources, query: Query, size: int) -> dict[str, I32]:
+        """The lists that each channel by itself would make, by its evidence alone: [U, size] a channel."""
+        sources.hood.reserve()
+        made = {name: np.full((len(query), size), -1, dtype=np.int32) for name in self.channels}
+        for low, chunk in _chunks(query):
+            found = self.search(sources, chunk).candidates
+            for name, values in zip(self.channels, found.values, strict=True):
+                at, place = best(found, values, sources.hood.items.hashes, size)
+                made[name][found.row[at] + low, place] = found.item[at]
+        return made
+
     def _write(self, sources: Sources, found: Found, scores: F32, ranked: Ranked, low: int) -> None:
         """The best of a chunk into the lists from row ``low`` on."""
         hashes = sources.hood.items.hashes

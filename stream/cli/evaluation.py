@@ -1,0 +1,311 @@
+"""Commands that measure: `evaluate`, `compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from stream.cli.common import PROBLEM, Json, codes, err, fail, out, show_json, wait_for
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stream.evaluation.compare import Compared
+    from stream.evaluation.history import History
+    from stream.evaluation.measures import Answers, Catalog, Measure
+    from stream.evaluation.protocols import Progress
+    from stream.settings import Settings
+
+Protocol = Literal["leave-one-out", "sessions", "next-basket", "prequential", "coupons"]
+Data = Annotated[
+    str, typer.Argument(help="A file of one of the forms in docs/quality.md, or complete-journey.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog=codes(PROBLEM))(evaluate)
+    app.command(epilog=codes(PROBLEM))(compare)
+
+
+def evaluate(
+    data: Data,
+    protocol: Annotated[Protocol, typer.Option(help="What is predicted from what.")] = "prequential",
+    attributes: Annotated[
+        Path | None, typer.Option(help="JSON of items' attributes: {item: [value, …]}.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="sessions: the file that is predicted.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings (TOML); default: as everywhere.")] = None,
+    other: Annotated[
+        Path | None, typer.Option("--compare", help="Another configuration, on the same queries.")
+    ] = None,
+    components: Annotated[
+        bool, typer.Option("--components", help="Also each component alone, and all without it.")
+    ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Through an embedded broker, worker and store; must be the same.")
+    ] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="sessions: the test counts and teaches as it comes.")
+    ] = False,
+    static: Annotated[
+        bool, typer.Option("--static", help="next-basket: nothing of the test period counts for items.")
+    ] = False,
+    k: Annotated[str, typer.Option(help="Lengths of lists, with commas.")] = "5,10,20",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many interactions.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture: by week, or bars.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure the lists on recorded data: precision, recall, NDCG, MRR, coverage and more, with intervals.
+
+    The same code as in the worker, with the same settings. Each number has a 95 % interval by bootstrap over
+    users. With --json the last line is one JSON object.
+
+    Examples:
+
+    - `tidewise evaluate beauty.txt --protocol leave-one-out --attributes beauty_attributes.json`
+    - `tidewise evaluate train.txt --test test.txt --protocol sessions`
+    - `tidewise evaluate complete-journey --protocol next-basket --json`
+    - `tidewise evaluate complete-journey --plot weeks.png` (test, then learn: the curve by week)
+    """
+    from stream.evaluation.history import HistoryError
+
+    try:
+        if protocol == "coupons":
+            _coupons(data, json)
+            return
+        job = _Job(data, protocol, attributes, test, k, limit, online, static, json)
+        job.show("all", config)
+        if components:
+            job.components(config)
+        if other is not None:
+            job.compare(config, other)
+        if live:
+            job.live(config)
+        if plot is not None:
+            job.plot(plot)
+        if json:
+            job.finish()
+    except HistoryError as error:
+        fail(str(error))
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="Settings (TOML).")],
+    b: Annotated[Path, typer.Argument(help="Other settings.")],
+    log: Data,
+    k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many interactions.")] = None,
+    json: Json = False,
+) -> None:
+    """Which lists would change under other settings, whose and how, and what that does to each metric.
+
+    Example: `tidewise compare tidewise.toml candidate.toml events.jsonl.gz`
+    """
+    from stream.evaluation.compare import compared
+    from stream.evaluation.history import HistoryError, read
+
+    try:
+        history = _first(read(log), limit)
+        with _progress("two configurations") as progress:
+            found = wait_for(compared(settings_at(a), settings_at(b), history, k, progress))
+    except HistoryError as error:
+        fail(str(error))
+    show_json(found) if json else _show_compared(found)
+
+
+def settings_at(path: Path | None) -> Settings:
+    """Settings of a TOML file on top of the environment; of none, those of everywhere."""
+    import os
+
+    from stream.settings import Settings
+
+    if path is None:
+        return Settings()
+    if not path.exists():
+        raise typer.BadParameter(f"{path}: there is no such file", param_hint="--config")
+    before = os.environ.get("TIDEWISE_CONFIG")
+    os.environ["TIDEWISE_CONFIG"] = str(path)
+    try:
+        return Settings()
+    finally:
+        if before is None:
+            del os.environ["TIDEWISE_CONFIG"]
+        else:
+            os.environ["TIDEWISE_CONFIG"] = before
+
+
+class _Job:
+    """One data set and protocol; ``results`` by name of the configuration."""
+
+    def __init__(
+        self,
+        data: str,
+        protocol: Protocol,
+        attributes: Path | None,
+        test: Path | None,
+        k: str,
+        limit: int | None,
+        online: bool,
+        static: bool,
+        json: bool,
+    ) -> None:
+        from stream.evaluation.history import read
+
+        self.data, self.protocol, self.json = data, protocol, json
+        self.ks = _lengths(k)
+        self._how = {"online": online, "static": static}
+        self.history = _first(read(data, attributes), limit)
+        self._test = None if test is None else read(str(test))
+        self.results: dict[str, tuple[Answers, Mapping[str, Measure]]] = {}
+
+    def run(self, name: str, settings: Settings) -> None:
+        """Evaluate a configuration."""
+        from stream.evaluation.measures import measured
+        from stream.evaluation.protocols import answers
+
+        with _progress(name) as progress:
+            found, _ = wait_for(
+                answers(
+                    settings, self.protocol, self.history, self._test,
+                    size=max(self.ks), progress=progress, **self._how,
+                )
+            )  # fmt: skip
+        self.results[name] = found, measured(found, self._catalog(), self.ks)
+
+    def _catalog(self) -> Catalog:
+        from stream.evaluation.measures import Catalog
+        from stream.evaluation.protocols import popularity, vectors
+
+        history = self.history
+        if self._test is not None:
+            from stream.evaluation.history import together
+
+            history, _ = together(history, self._test)
+        return Catalog(popularity(history), vectors(history))
+
+    def show(self, name: str, config: Path | None) -> None:
+        """Evaluate and print the table of all measures."""
+        self.run(name, settings_at(config))
+        if not self.json:
+            out.print(_table(f"{self.history.name}, {self.protocol}", self.results[name][1]))
+
+    def components(self, config: Path | None) -> None:
+        """Each component alone, and all without it."""
+        settings = settings_at(config)
+        for each in settings.components:
+            self.run(f"only {each}", settings.model_copy(update={"components": [each]}))
+            rest = [one for one in settings.components if one != each]
+            if rest:
+                self.run(f"without {each}", settings.model_copy(update={"components": rest}))
+        if not self.json:
+            out.print(_side_by_side({name: found for name, (_, found) in self.results.items()}, max(self.ks)))
+
+    def compare(self, config: Path | None, other: Path) -> None:
+        """Another configuration, and whether the difference is more than chance."""
+        from stream.evaluation.measures import difference, per_query
+
+        self.run(str(other), settings_at(other))
+        a, b = self.results["all"][0], self.results[str(other)][0]
+        first, second = per_query(a, self.ks), per_query(b, self.ks)
+        self.differences = {name: difference(first[name], second[name], a.user) for name in first}
+        if not self.json:
+            out.print(_table(f"{other} − {config or 'default'}", self.differences))
+
+    def live(self, config: Path | None) -> None:
+        """The same lists through broker, worker and store."""
+        from stream.evaluation.live import live
+
+        with _progress("live") as progress:
+            found = wait_for(live(settings_at(config), self.history, progress))
+        err.print(f"live: {found.equal} of {found.users} lists equal those in process")
+        if found.equal < found.users:
+            fail(f"{found.users - found.equal} lists differ: {'; '.join(found.differences[:5])}")
+
+    def plot(self, path: Path) -> None:
+        """The curve by week, where there are several, else bars with intervals."""
+        from stream.evaluation.picture import draw
+
+        draw(path, f"{self.history.name}, {self.protocol}", self.results, max(self.ks))
+        err.print(f"{path} written")
+
+    def finish(self) -> None:
+        """One JSON line a configuration, the first one last."""
+        from stream.evaluation.measures import line
+
+        for name in sorted(self.results, key=lambda name: name == "all"):
+            label = self.data if name == "all" else f"{self.data}: {name}"
+            typer.echo(line(label, self.protocol, self.results[name][1]).decode())
+
+
+def _first(history: History, limit: int | None) -> History:
+    import numpy as np
+
+    return history if limit is None else history.part(np.arange(len(history)) < limit)
+
+
+def _lengths(text: str) -> list[int]:
+    try:
+        found = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise typer.BadParameter(f"{text}: should be numbers, such as 5,10,20", param_hint="--k") from None
+    if not found or not 0 < found[0] <= found[-1] <= 50:
+        raise typer.BadParameter(f"{text}: should be from 1 to 50", param_hint="--k")
+    return found
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Progress]:
+    from rich.progress import Progress as Bar
+
+    with Bar(console=err, transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _coupons(data: str, json: bool) -> None:
+    from stream.evaluation.coupons import coupons
+    from stream.evaluation.history import HistoryError
+
+    if data != "complete-journey":
+        raise HistoryError(f"{data}: coupons are known of complete-journey alone")
+    found = coupons()
+    if json:
+        from stream.evaluation.measures import line
+
+        typer.echo(line(data, "coupons", found).decode())
+    else:
+        out.print(_table("complete-journey, coupons", found))
+
+
+def _table(title: str, found: Mapping[str, Measure]) -> Table:
+    from rich.table import Table
+
+    table = Table("measure", "value", "95 % interval", title=title)
+    for name, measure in found.items():
+        table.add_row(name, f"{measure.value:.4f}", f"{measure.low:.4f} – {measure.high:.4f}")
+    return table
+
+
+def _side_by_side(found: Mapping[str, Mapping[str, Measure]], k: int) -> Table:
+    from rich.table import Table
+
+    names = [f"{name}@{at}" for at in sorted({10, k}) for name in ("ndcg", "recall", "mrr", "hit")]
+    names = [name for name in (*names, f"coverage@{k}") if name in next(iter(found.values()))]
+    table = Table("components", *names, title="each component alone, and all without it")
+    for config, measures in found.items():
+        table.add_row(config, *(f"{measures[name].value:.4f}" for name in names))
+    return table
+
+
+def _show_compared(found: Compared) -> None:
+    out.print(
+        f"{found.changed:,} of {found.lists:,} lists change; {found.overlap:.1%} of their items stay the same"
+    )
+    out.print(_table("b − a", found.differences))
+    for one in found.examples:
+        out.print(f"{one.user}: out {', '.join(one.gone) or '–'}; in {', '.join(one.come) or '–'}")

@@ -1,0 +1,1 @@
+"""Offline evaluation: the recommender in one process, on data sets, by published protocols."""

@@ -1,0 +1,277 @@
+"""Data sets as one form: interactions as columns, and what is known of their items.
+
+Recognised by their content: item sequences, clicks as in session-rec, pairs of a session and its next item,
+baskets by user, Tidewise's own events, and `complete-journey` by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+START_MS = 1_577_836_800_000
+"""2020-01-01: where synthetic time begins."""
+STEP_MS = 60_000
+"""Synthetic time between two events, on average."""
+_GOLDEN = 0.6180339887498949
+_CLICKS = "SessionId"
+
+
+class HistoryError(Exception):
+    """A data set cannot be read; says which file, what was found, and what would be right."""
+
+
+@dataclass(frozen=True)
+class History:
+    """N interactions in order of time: ``user``, ``item`` [N] numbers of ``users`` and ``items`` (names),
+    ``time_ms`` [N], ``event`` [N] rising (a basket is one event), all of event type ``kind``.
+
+    ``catalog`` are catalogue events as JSON. ``timed`` tells whether the times are the data's own.
+    """
+
+    users: list[str]
+    items: list[str]
+    user: I32
+    item: I32
+    time_ms: I64
+    event: I64
+    kind: str = "view_item"
+    catalog: Sequence[bytes] = field(default_factory=list)
+    timed: bool = True
+    name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def begins(self) -> I64:
+        """Where each event begins."""
+        return np.flatnonzero(np.diff(self.event, prepend=self.event[:1] - 1))
+
+    def part(self, keep: NDArray[np.bool_]) -> History:
+        """Some of the interactions [N], with all names."""
+        return History(
+            self.users, self.items, self.user[keep], self.item[keep], self.time_ms[keep], self.event[keep],
+            self.kind, self.catalog, self.timed, self.name,
+        )  # fmt: skip
+
+
+def read(path: str, attributes: Path | None = None) -> History:
+    """Read a data set. Raises HistoryError."""
+    if path == "complete-journey":
+        return _complete_journey()
+    source = Path(path)
+    if not source.exists():
+        raise HistoryError(f"{path}: there is no such file; `complete-journey` is the data set known by name")
+    found = _reader(source)(source)
+    return _described(found, attributes) if attributes else found
+
+
+def _reader(path: Path) -> Callable[[Path], History]:
+    if path.suffix in (".gz", ".jsonl") and not _pairs_like(path):
+        return _events
+    with path.open(encoding="utf-8") as file:
+        head = file.readline(4096)
+    if head.startswith(_CLICKS):
+        return _clicks
+    if head.startswith("["):
+        return _pairs
+    return _baskets if head.startswith("{") else _sequences
+
+
+def _pairs_like(path: Path) -> bool:
+    if path.suffix != ".jsonl":
+        return False
+    with path.open(encoding="utf-8") as file:
+        return file.read(1) == "["
+
+
+# The forms
+
+
+def _sequences(path: Path) -> History:
+    """`user item item …` a line, in order of time, without times."""
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if short := [row for row in rows if len(row) < 2]:
+        raise HistoryError(f"{path}: a line reads {short[0]}, should be: user item item …")
+    return _spread(path.stem, {row[0]: [[item] for item in row[1:]] for row in rows}, "view_item")
+
+
+def _baskets(path: Path) -> History:
+    """`{user: [[item, …], …]}`: baskets in order of time, without times."""
+    found = _json(path)
+    try:
+        users = {
+            str(user): [[str(item) for item in basket] for basket in baskets if basket]
+            for user, baskets in found.items()
+        }
+    except TypeError as error:
+        raise HistoryError(f"{path}: should be {{user: [[item, …], …]}}: {error}") from error
+    return _spread(path.stem, users, "purchase")
+
+
+def _pairs(path: Path) -> History:
+    """`[[item, …], next]` a line: each a session of its own, in order."""
+    sessions: dict[str, list[list[str]]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                prefix, target = json.loads(line)
+                sessions[str(number)] = [[str(item)] for item in [*prefix, target]]
+            except (ValueError, TypeError) as error:
+                raise HistoryError(f"{path}, line {number}: should be [[item, …], next]: {error}") from error
+    return _one_after_the_other(path.stem, sessions)
+
+
+def _clicks(path: Path) -> History:
+    """`SessionId ItemId Time` in seconds, separated by tabs."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    names = lines[0].split("\t")
+    rows = [line.split("\t") for line in lines[1:] if line]
+    try:
+        session, item, time = (names.index(name) for name in (_CLICKS, "ItemId", "Time"))
+        times = np.array([float(row[time]) for row in rows])
+    except (ValueError, IndexError) as error:
+        raise HistoryError(f"{path}: should have columns SessionId, ItemId, Time: {error}") from error
+    order = np.argsort(times, kind="stable").tolist()
+    events = ((rows[at][session], int(times[at] * 1000), [rows[at][item]]) for at in order)
+    return _history(path.stem, events, "view_item", True)
+
+
+def _events(path: Path) -> History:
+    """Tidewise's events, JSON Lines: those that act on items; catalogue events describe them."""
+    from producers.logs import EventLog
+    from stream.settings import Settings
+    from stream.times import time_ms
+
+    events, catalog = [], []
+    for entry in EventLog(path, Settings()).entries():
+        if entry.is_item:
+            catalog.append(entry.data)
+            continue
+        told = msgspec.json.decode(entry.data)
+        for one in told if isinstance(told, list) else [told]:
+            items = [line["item"] for line in one.get("items", [])] or [one["item"]] if _acts(one) else []
+            if items:
+                events.append((one.get("user") or one["anonymous"], time_ms(one["time"]), items))
+    found = _history(path.stem, sorted(events, key=lambda event: event[1]), "view_item", True)
+    return _with(found, catalog=catalog)
+
+
+def _acts(event: dict[str, Any]) -> bool:
+    from stream.settings import EVENT_WEIGHTS
+
+    acts = EVENT_WEIGHTS.get(event.get("type", ""), EVENT_WEIGHTS["other"]) > 0
+    return acts and ("items" in event or "item" in event)
+
+
+def _complete_journey() -> History:
+    from producers.datasets.complete_journey import CompleteJourney
+
+    source = CompleteJourney()
+    household, basket, product, time = source.baskets()
+    key = np.unique(
+        basket.astype(np.int64) << 20 | np.unique(product, return_inverse=True)[1], return_index=True
+    )
+    first = np.sort(key[1])
+    order = first[np.lexsort((first, basket[first], time[first]))]
+    users, user = np.unique(household[order], return_inverse=True)
+    items, item = np.unique(product[order], return_inverse=True)
+    event = np.cumsum(np.diff(basket[order], prepend=basket[order][:1]) != 0)
+    return History(
+        [str(name) for name in users.tolist()], [str(name) for name in items.tolist()],
+        user.astype(np.int32), item.astype(np.int32), time[order], event.astype(np.int64),
+        "purchase", [entry.data for entry in source.catalog()], True, source.name,
+    )  # fmt: skip
+
+
+# Parts of them
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HistoryError(f"{path}: no JSON: {error}") from error
+
+
+def _spread(name: str, users: dict[str, list[list[str]]], kind: str) -> History:
+    """Events without times: those of a user stand evenly over the whole period, as his number among n tells.
+
+    Event k of n of user u is at (k + frac(u · 0.618…)) / n of the period, which is a minute an event: users
+    interleave, and the last events of all stand at the end.
+    """
+    period = sum(map(len, users.values())) * STEP_MS
+    events = [
+        (START_MS + int((k + (number * _GOLDEN) % 1) / len(baskets) * period), user, basket)
+        for number, (user, baskets) in enumerate(users.items())
+        for k, basket in enumerate(baskets)
+    ]
+    events.sort(key=lambda event: event[0])
+    return _history(name, ((user, time, basket) for time, user, basket in events), kind, False)
+
+
+def _one_after_the_other(name: str, sessions: dict[str, list[list[str]]]) -> History:
+    """Sessions without times, in the order of the file, a minute from event to event."""
+    numbered = ((user, basket) for user, baskets in sessions.items() for basket in baskets)
+    events = ((user, START_MS + at * STEP_MS, basket) for at, (user, basket) in enumerate(numbered))
+    return _history(name, events, "view_item", False)
+
+
+def _history(name: str, events: Iterable[tuple[str, int, list[str]]], kind: str, timed: bool) -> History:
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    lines = [
+        (users.setdefault(user, len(users)), items.setdefault(item, len(items)), time, number)
+        for number, (user, time, basket) in enumerate(events)
+        for item in dict.fromkeys(basket)
+    ]
+    if not lines:
+        raise HistoryError(f"{name}: there is nothing in it that acts on items")
+    user, item, time, event = (np.array(column) for column in zip(*lines, strict=True))
+    return History(
+        list(users), list(items), user.astype(np.int32), item.astype(np.int32), time, event, kind,
+        [], timed, name,
+    )  # fmt: skip
+
+
+def _described(history: History, path: Path) -> History:
+    """With the attributes of `{item: [value, …]}` or `{item: {name: value}}`."""
+    catalog = []
+    for item, told in _json(path).items():
+        attributes = told if isinstance(told, dict) else {"attribute": [str(value) for value in told]}
+        catalog.append(msgspec.json.encode({"item": str(item), "attributes": attributes}))
+    return _with(history, catalog=catalog)
+
+
+def _with(history: History, catalog: Sequence[bytes]) -> History:
+    return History(
+        history.users, history.items, history.user, history.item, history.time_ms, history.event,
+        history.kind, catalog, history.timed, history.name,
+    )  # fmt: skip
+
+
+def together(train: History, test: History) -> tuple[History, History]:
+    """Both with the same numbers of users and items. A user of one is none of the other's: sessions."""
+    items = {name: at for at, name in enumerate(train.items)}
+    number = np.array([items.setdefault(name, len(items)) for name in test.items], dtype=np.int32)
+    users = [*train.users, *(f"{name}'" for name in test.users)]
+    later = History(
+        users, list(items), test.user + np.int32(len(train.users)), number[test.item], test.time_ms,
+        test.event + train.event[-1] + 1, test.kind, train.catalog, test.timed, test.name,
+    )  # fmt: skip
+    first = History(
+        users, list(items), train.user, train.item, train.time_ms, train.event, train.kind, train.catalog,
+        train.timed, train.name,
+    )  # fmt: skip
+    return first, later

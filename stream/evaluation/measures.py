@@ -1,0 +1,189 @@
+"""Measures of ranked lists, a value a query, and their means with bootstrap confidence intervals. Pure.
+
+Of a query with targets T and its list of k, h_r = 1 where place r (from 1) holds a target:
+
+    precision = Σ h_r / k        recall = Σ h_r / |T|        f1 = their harmonic mean      hit = any h_r
+    mrr = 1 / (first r with h_r)  (0: none)
+    ndcg = Σ h_r / log2(r + 1)  /  Σ_{r ≤ min(k, |T|)} 1 / log2(r + 1)      (Järvelin, Kekäläinen, TOIS 2002)
+
+Of all lists together: coverage (share of the catalogue that is in any), gini of how often items are listed
+(0: all alike), novelty (mean −log2 of an item's share of all interactions; Vargas, Castells, RecSys 2011),
+popularity (mean percentile of listed items by interactions), diversity (1 − mean cosine of two items of a
+list; Ziegler et al., WWW 2005).
+
+Intervals: percentile bootstrap (Efron) over users, so that the many baskets of one user are not taken for
+independent; seeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Bool = NDArray[np.bool_]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+RESAMPLES = 400
+_LEVEL = 0.95
+_BLOCK = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Q queries: ``lists`` [Q, K] item numbers, −1 padded; the targets of query q are ``targets[start[q]:
+    start[q + 1]]``, all different; ``user`` [Q] whose it was; ``week`` [Q] when."""
+
+    lists: I32
+    start: I64
+    targets: I32
+    user: I32
+    week: I64
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What is known of items, by number: ``counts`` of interactions, ``vectors`` of attributes, length 1."""
+
+    counts: I64
+    vectors: sparse.csr_array | None = None
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """A mean and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def hits(answers: Answers) -> Bool:
+    """Which places hold a target: [Q, K]. ~20 ns a place."""
+    row = np.repeat(np.arange(len(answers)), np.diff(answers.start))
+    wanted = np.sort(row << 32 | answers.targets)
+    keys = np.arange(len(answers))[:, None] << 32 | answers.lists.astype(np.int64)
+    if not len(wanted):
+        return np.zeros(keys.shape, dtype=np.bool_)
+    at = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
+    found: Bool = (wanted[at] == keys) & (answers.lists >= 0)
+    return found
+
+
+def per_query(answers: Answers, ks: Sequence[int]) -> dict[str, F64]:
+    """Precision, recall, F1, NDCG, MRR and hit rate at each k: [Q] each."""
+    found, sizes = hits(answers), np.maximum(np.diff(answers.start), 1)
+    gains = 1 / np.log2(np.arange(max(ks)) + 2)
+    ideal = np.cumsum(gains)
+    values: dict[str, F64] = {}
+    for k in ks:
+        near = found[:, :k]
+        count = np.count_nonzero(near, axis=1)
+        precision, recall = count / k, count / sizes
+        first = np.where(count > 0, near.argmax(axis=1) + 1, np.inf)
+        values[f"precision@{k}"], values[f"recall@{k}"] = precision, recall
+        values[f"f1@{k}"] = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        dcg = (near * gains[: near.shape[1]]).sum(axis=1)
+        values[f"ndcg@{k}"] = dcg / ideal[np.minimum(sizes, k) - 1]
+        values[f"mrr@{k}"], values[f"hit@{k}"] = 1 / first, (count > 0).astype(np.float64)
+    return values
+
+
+def of_lists(lists: I32, catalog: Catalog, k: int) -> dict[str, float]:
+    """Coverage, Gini, novelty, popularity and diversity of the first k places of lists [Q, K]."""
+    near = lists[:, :k]
+    listed = near[near >= 0]
+    shown = np.bincount(listed, minlength=len(catalog.counts))
+    share = np.maximum(catalog.counts, 1) / max(int(catalog.counts.sum()), 1)
+    rank = np.searchsorted(np.sort(catalog.counts), catalog.counts, side="right") / len(catalog.counts)
+    values = {
+        f"coverage@{k}": np.count_nonzero(shown) / len(shown),
+        f"gini@{k}": gini(shown),
+        f"novelty@{k}": float(-np.log2(share[listed]).mean()) if len(listed) else 0.0,
+        f"popularity@{k}": float(rank[listed].mean()) if len(listed) else 0.0,
+    }
+    if catalog.vectors is not None:
+        values[f"diversity@{k}"] = _diversity(near, catalog.vectors)
+    return values
+
+
+def gini(counts: I64) -> float:
+    """Gini coefficient of counts [n]: 0 where all are equal, near 1 where one has all."""
+    ordered, n = np.sort(counts).astype(np.float64), len(counts)
+    total = ordered.sum()
+    return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * total)) if total else 0.0
+
+
+def _diversity(lists: I32, vectors: sparse.csr_array) -> float:
+    """1 − the mean cosine of two different places of a list, over lists of two and more."""
+    held = lists >= 0
+    size = np.count_nonzero(held, axis=1)
+    row = np.repeat(np.arange(len(lists)), size)
+    picked = sparse.csr_array((np.ones(len(row)), (row, lists[held])), shape=(len(lists), vectors.shape[0]))
+    whole = picked @ vectors
+    # The square of the sum holds every pair twice, and each item with itself.
+    alone = picked @ np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel()
+    pairs = np.asarray(whole.multiply(whole).sum(axis=1)).ravel() - alone
+    many = size > 1
+    return float(1 - (pairs[many] / (size[many] * (size[many] - 1))).mean()) if many.any() else 0.0
+
+
+def measured(answers: Answers, catalog: Catalog, ks: Sequence[int], seed: int = 0) -> dict[str, Measure]:
+    """All measures with their intervals. ~1 s for 25,000 queries."""
+    values = per_query(answers, ks)
+    weights = resampled(answers.user, seed)
+    found = {name: _interval(value, weights) for name, value in values.items()}
+    for k in ks:
+        found |= _of_lists(answers, catalog, k, seed)
+    return found
+
+
+def resampled(user: I32, seed: int, times: int = RESAMPLES) -> F64:
+    """How often each query is drawn in bootstrap samples of users: [times, Q]."""
+    users, which = np.unique(user, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(users), np.full(len(users), 1 / len(users)), size=times)
+    return drawn[:, which].astype(np.float64)
+
+
+def _interval(value: F64, weights: F64) -> Measure:
+    means = weights @ value / np.maximum(weights.sum(axis=1), 1)
+    low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Measure(float(value.mean()) if len(value) else 0.0, float(low), float(high))
+
+
+def _of_lists(answers: Answers, catalog: Catalog, k: int, seed: int) -> dict[str, Measure]:
+    """Measures of all lists together, drawn by lists, with fewer resamples."""
+    whole = of_lists(answers.lists, catalog, k)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        of_lists(answers.lists[rng.integers(0, len(answers), len(answers))], catalog, k)
+        for _ in range(_BLOCK)
+    ]
+    bounds = {name: np.quantile([one[name] for one in drawn], [0.025, 0.975]) for name in whole}
+    return {name: Measure(value, *map(float, bounds[name])) for name, value in whole.items()}
+
+
+def difference(a: F64, b: F64, user: I32, seed: int = 0) -> Measure:
+    """b − a of the same queries, by paired bootstrap over users."""
+    return _interval(b - a, resampled(user, seed))
+
+
+def by_week(answers: Answers, name: str, k: int) -> dict[int, float]:
+    """The mean of a measure in each week."""
+    values = per_query(answers, [k])[f"{name}@{k}"]
+    weeks = np.unique(answers.week)
+    return {int(week): float(values[answers.week == week].mean()) for week in weeks}
+
+
+def line(data: str, protocol: str, found: Mapping[str, Measure]) -> bytes:
+    """The one line of JSON that tells a result."""
+    return msgspec.json.encode({"data": data, "protocol": protocol, "metrics": found})
