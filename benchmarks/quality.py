@@ -106,6 +106,7 @@ def _run(
     history: History,
     test: History | None = None,
     online: bool = False,
+    static: bool = False,
 ) -> Result:
     begin = time.monotonic()
     found, run = asyncio.run(answers(settings, protocol, history, test, online=online, static=static))

@@ -245,10 +245,10 @@ def test_many_users_are_compared_as_each_alone() -> None:
     some = shop.content.cosine_of(profile, weights, row, candidates[ragged])
     np.testing.assert_allclose(some, together[ragged], atol=1e-6)
     assert together.max() > 0.5
-    for row in (0, 63, 64, 65, 128, 299):
-        part = slice(row, row + 1)
+    for at in (0, 63, 64, 65, 128, 299):
+        part = slice(at, at + 1)
         alone = shop.content.cosine(profile[part], weights[part], candidates[part])
-        np.testing.assert_array_equal(together[row], alone[0])
+        np.testing.assert_array_equal(together[at], alone[0])
 
 
 # Neighbours

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from stream.core.items import Items, item_hash
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK
 from stream.core.neighborhood import HashIndex, Neighborhood, Similarity
-from stream.core.ranking import CONTENT, ITEM_ITEM, TRENDING, Ranked, nearest, rank
+from stream.core.ranking import CONTENT, ITEM_ITEM, Ranked, nearest
 from stream.settings import Settings
 
 NAMES = [f"i{at}" for at in range(12)]
@@ -69,22 +68,8 @@ def ids(hood: Neighborhood, names: list[str | None]) -> list[int]:
     return [-1 if name is None else hood.items.add(name) for name in names]
 
 
-def ranked_of(
-    hood: Neighborhood,
-    profiles: list[list[str]],
-    excluded: list[tuple[int, str]] = [],  # noqa: B006 - never changed
-    size: int = 4,
-    discount: float = 0.5,
-    fill: list[str] = [],  # noqa: B006
-) -> Ranked:
-    n = max((len(profile) for profile in profiles), default=0)
-    padded = [ids(hood, [*profile, *[None] * (n - len(profile))]) for profile in profiles]
-    pairs = (
-        np.array([row for row, _ in excluded], dtype=np.int32),
-        np.array([hood.items.add(name) for _, name in excluded], dtype=np.int32),
-    )
-    profile = np.array(padded, dtype=np.int32).reshape(len(profiles), n)
-    return rank(hood, profile, pairs, size, discount, np.array(ids(hood, list(fill)), dtype=np.int32))
+def nearest_of(hood: Neighborhood, subjects: list[str], size: int = 4) -> Ranked:
+    return nearest(hood, np.array(ids(hood, list(subjects)), dtype=np.int32), size)
 
 
 def listed(hood: Neighborhood, ranked: Ranked, row: int = 0) -> list[tuple[str, str | None, int]]:
@@ -104,19 +89,14 @@ def listed(hood: Neighborhood, ranked: Ranked, row: int = 0) -> list[tuple[str, 
 def similarity(shop: Shop, i: str, j: str) -> float:
     """S(i→j), by the formula in floats of 64 bits."""
     column = (shop[j].col_sum if j in shop else 0.0) or 1.0
-    return float(shop[i].list[j] ** 1.15 / ((shop[i].row_sum + 100.0) ** 0.9 * column**0.15))
+    return float(shop[i].list[j] / ((shop[i].row_sum + 100.0) ** 0.9 * column**0.15))
 
 
-def oracle(
-    shop: Shop, profile: list[str], barred: set[str], discount: float
-) -> dict[str, tuple[float, dict[str, float]]]:
-    """Score and parts of every candidate."""
-    parts: dict[str, dict[str, float]] = defaultdict(dict)
-    for k, i in enumerate(profile):
-        for j in shop[i].list if i in shop else ():
-            if j not in barred and not (j in shop and shop[j].flags & (HIDDEN | OUT_OF_STOCK)):
-                parts[j][i] = discount**k * similarity(shop, i, j)
-    return {j: (sum(found.values()), found) for j, found in parts.items()}
+def oracle(shop: Shop, subject: str) -> dict[str, float]:
+    """S of every item that may be shown beside a subject."""
+    blocked = {name for name in shop if shop[name].flags & (HIDDEN | OUT_OF_STOCK)}
+    given = shop[subject].list if subject in shop else {}
+    return {j: similarity(shop, subject, j) for j in given if j not in blocked}
 
 
 LIST = st.dictionaries(st.sampled_from(NAMES), st.floats(2**-10, 1e6, width=32), max_size=5)
@@ -128,144 +108,53 @@ ENTRY = st.builds(
     flags=st.sampled_from([0, 0, 0, 0, HIDDEN, OUT_OF_STOCK, HIDDEN | OUT_OF_STOCK | 4]),
 )
 SHOP = st.dictionaries(st.sampled_from(NAMES), ENTRY, max_size=12)
-PROFILE = st.lists(st.sampled_from(NAMES), unique=True, max_size=4)
+SUBJECTS = st.lists(st.sampled_from(NAMES), unique=True, max_size=5)
 
 
 @settings(max_examples=300)
-@given(
-    SHOP,
-    st.lists(PROFILE, min_size=1, max_size=5),
-    st.lists(st.tuples(st.integers(0, 4), st.sampled_from(NAMES)), max_size=8),
-    st.integers(1, 14),
-    st.sampled_from([0.1, 0.5, 1.0]),
-    st.lists(st.sampled_from(NAMES), unique=True),
-)
-def test_lists_are_those_of_brute_force(
-    shop: Shop,
-    profiles: list[list[str]],
-    excluded: list[tuple[int, str]],
-    size: int,
-    discount: float,
-    fill: list[str],
-) -> None:
-    excluded = [(row, name) for row, name in excluded if row < len(profiles)]
+@given(SHOP, SUBJECTS, st.integers(1, 7))
+def test_similar_items_are_those_of_brute_force(shop: Shop, subjects: list[str], size: int) -> None:
     hood = hood_of(shop)
-    ranked = ranked_of(hood, profiles, excluded, size, discount, fill)
-    for row, profile in enumerate(profiles):
-        barred = {name for at, name in excluded if at == row}
-        expected = oracle(shop, profile, barred, discount)
-        found = listed(hood, ranked, row)
-        scores = ranked.scores[row]
-        own = [item for item, _, strategy in found if strategy == ITEM_ITEM]
-        assert len(own) == min(size, len(expected))
-        assert len(set(own)) == len(own)
-        best = sorted((score for score, _ in expected.values()), reverse=True)
-        # Rank by rank the best scores there are, and each item with its own score: the same up to near ties.
-        np.testing.assert_allclose(scores[: len(own)], best[: len(own)], rtol=1e-5)
-        np.testing.assert_allclose(scores[: len(own)], [expected[item][0] for item in own], rtol=1e-5)
-        for item, why, _ in found[: len(own)]:
-            parts = expected[item][1]
-            assert why is not None
-            assert parts[why] >= max(parts.values()) * (1 - 1e-5)
-        hidden = {name for name in shop if shop[name].flags & (HIDDEN | OUT_OF_STOCK)}
-        rest = [name for name in fill if name not in barred | hidden | set(own)]
-        assert found[len(own) :] == [(name, None, TRENDING) for name in rest[: size - len(own)]]
-        assert not scores[len(own) :].any()
+    ranked = nearest_of(hood, subjects, size)
+    for row, subject in enumerate(subjects):
+        expected = oracle(shop, subject)
+        found = [item for item, _, _ in listed(hood, ranked, row)]
+        assert len(found) == len(set(found)) == min(size, len(expected))
+        assert {(why, strategy) for _, why, strategy in listed(hood, ranked, row)} <= {(subject, ITEM_ITEM)}
+        # Rank by rank the best scores there are, and each item with its own: the same up to near ties.
+        scores = ranked.scores[row, : len(found)]
+        np.testing.assert_allclose(scores, sorted(expected.values(), reverse=True)[: len(found)], rtol=1e-5)
+        np.testing.assert_allclose(scores, [expected[item] for item in found], rtol=1e-5)
+        assert not ranked.scores[row, len(found) :].any()
 
 
-@given(SHOP, st.permutations(NAMES), st.lists(PROFILE, min_size=1, max_size=3))
-def test_lists_do_not_depend_on_the_order_in_which_records_came(
-    shop: Shop, order: list[str], profiles: list[list[str]]
-) -> None:
-    names = [name for name in order if name in shop]
+@given(SHOP, st.permutations(NAMES))
+def test_lists_do_not_depend_on_the_order_in_which_records_came(shop: Shop, order: list[str]) -> None:
     other = Neighborhood(Items(), 5)
-    for name in names:
-        other.apply([name], [shop[name].value()])
+    for name in order:
+        if name in shop:
+            other.apply([name], [shop[name].value()])
     other.items.ids(NAMES)
     one = hood_of(shop)
-    a, b = ranked_of(one, profiles), ranked_of(other, profiles)
-    for row in range(len(profiles)):
+    a, b = nearest_of(one, NAMES), nearest_of(other, NAMES)
+    for row in range(len(NAMES)):
         assert listed(one, a, row) == listed(other, b, row)
     np.testing.assert_array_equal(a.scores, b.scores)
 
 
-def test_many_users_are_ranked_as_each_alone() -> None:
-    rng = np.random.default_rng(7)
-    names = [f"n{at}" for at in range(300)]
-    shop = {
-        name: Entry(
-            dict(zip(rng.choice(names, 20, replace=False).tolist(), rng.random(20).tolist(), strict=True)),
-            col_sum=float(rng.integers(1, 100)),
-        )
-        for name in names
-    }
-    hood = hood_of(shop, neighbors=20)
-    profiles = [rng.choice(names, rng.integers(0, 7), replace=False).tolist() for _ in range(600)]
-    excluded = [(int(row), str(rng.choice(names))) for row in rng.integers(0, 600, 2000)]
-    together = ranked_of(hood, profiles, excluded, size=10, fill=names[:30])
-    for row in (0, 1, 254, 255, 256, 257, 511, 512, 599):
-        own = [(0, name) for at, name in excluded if at == row]
-        alone = ranked_of(hood, [profiles[row]], own, size=10, fill=names[:30])
-        assert listed(hood, together, row) == listed(hood, alone)
-        np.testing.assert_array_equal(together.scores[row], alone.scores[0])
-
-
-def test_ties_go_by_ascending_hash() -> None:
-    names = [f"t{at}" for at in range(40)]
+def test_ties_keep_the_order_of_the_record() -> None:
+    """Which is by ascending hash: the item agent sees to that."""
+    names = sorted((f"t{at}" for at in range(40)), key=item_hash)
     hood = hood_of({"a": Entry(dict.fromkeys(names, 2.0))}, neighbors=40)
-    found = [item for item, _, _ in listed(hood, ranked_of(hood, [["a"]], size=7))]
-    assert found == sorted(names, key=item_hash)[:7]
-
-
-def test_ties_go_by_the_whole_hash() -> None:
-    """Two names whose hashes share the top 25 bits, which is all that the sorted words hold."""
-    seen: dict[int, str] = {}
-    pair: list[str] = []
-    for at in range(100_000):
-        prefix = item_hash(name := f"h{at}") >> 39
-        if prefix in seen:
-            pair = sorted([seen[prefix], name], key=item_hash)
-            break
-        seen[prefix] = name
-    assert pair, "no two names share a prefix"
-    for order in (pair, pair[::-1]):
-        hood = hood_of({"a": Entry(dict.fromkeys(order, 2.0))})
-        assert [item for item, _, _ in listed(hood, ranked_of(hood, [["a"]]))] == pair
-
-
-def test_equal_parts_are_explained_by_the_newest_item() -> None:
-    hood = hood_of({name: Entry({"x": 3.0}) for name in ("a", "b", "c")})
-    assert listed(hood, ranked_of(hood, [["b", "a", "c"]], discount=1.0)) == [("x", "b", ITEM_ITEM)]
-
-
-def test_items_of_the_profile_may_come_back() -> None:
-    hood = hood_of({"a": Entry({"b": 3.0}), "b": Entry({"a": 2.0})})
-    ranked = ranked_of(hood, [["a", "b"]])
-    assert listed(hood, ranked) == [("b", "a", ITEM_ITEM), ("a", "b", ITEM_ITEM)]
-    excluded = ranked_of(hood, [["a", "b"]], [(0, "a"), (0, "b")])
-    assert listed(hood, excluded) == []
+    assert [item for item, _, _ in listed(hood, nearest_of(hood, ["a"], size=7))] == names[:7]
 
 
 def test_a_list_longer_than_all_candidates_is_padded() -> None:
     hood = hood_of({"a": Entry({"b": 3.0})})
-    ranked = ranked_of(hood, [["a"], []], size=9)
+    ranked = nearest_of(hood, ["a", "b"], size=9)
     assert listed(hood, ranked) == [("b", "a", ITEM_ITEM)]
     assert (ranked.items[1] == -1).all()
-    assert ranked.items.shape == (2, 9)
-
-
-def test_no_users_and_no_profile() -> None:
-    hood = hood_of({"a": Entry({"b": 3.0})})
-    assert ranked_of(hood, []).items.shape == (0, 4)
-    assert listed(hood, ranked_of(hood, [[]], fill=["b"])) == [("b", None, TRENDING)]
-
-
-def test_too_many_items_for_the_words_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    hood = hood_of({"a": Entry({"b": 3.0})}, neighbors=50)
-    monkeypatch.setattr(Items, "__len__", lambda _: 1 << 23)
-    monkeypatch.setattr(hood, "reserve", lambda: None)
-    with pytest.raises(ValueError, match="at most 8388606"):
-        rank(hood, np.zeros((1, 10), np.int32), (np.zeros(0, np.int32),) * 2, 20, 0.5, np.zeros(0, np.int32))
+    assert ranked.items.shape == (2, 5), "no item keeps more than 5"
 
 
 VERSIONS = st.lists(st.tuples(st.sampled_from(NAMES[:3]), st.integers(1, 3), st.integers(0, 3)), max_size=12)
@@ -301,32 +190,32 @@ def test_a_flag_that_changed_is_told_once() -> None:
     for n, (flags, told) in enumerate(steps, start=2):
         applied = hood.apply(["b"], [Entry({}, flags=flags, version=(1, n)).value()])
         assert [hood.items.name(at) for at in applied.flagged] == told
-        shown = [item for item, _, _ in listed(hood, ranked_of(hood, [["a"]]))]
+        shown = [item for item, _, _ in listed(hood, nearest_of(hood, ["a"]))]
         assert shown == ([] if flags & (HIDDEN | OUT_OF_STOCK) else ["b"])
 
 
 @pytest.mark.parametrize("by", ["event", "record", "hidden record"])
 def test_an_item_is_shown_once_its_name_is_known(by: str) -> None:
     hood = hood_of({"a": Entry({"b": 3.0})}, complete=False)
-    assert listed(hood, ranked_of(hood, [["a"]])) == []
+    assert listed(hood, nearest_of(hood, ["a"])) == []
     if by == "event":
         hood.items.add("b")
     else:
         hood.apply(["b"], [Entry({}, flags=HIDDEN if by == "hidden record" else 0).value()])
     shown = [] if by == "hidden record" else [("b", "a", ITEM_ITEM)]
-    assert listed(hood, ranked_of(hood, [["a"]])) == shown
+    assert listed(hood, nearest_of(hood, ["a"])) == shown
 
 
 def test_a_shorter_list_replaces_a_longer_one_whole() -> None:
     hood = hood_of({"a": Entry({"b": 3.0, "c": 2.0})})
     hood.items.add("d")
     hood.apply(["a"], [Entry({"d": 1.0}, version=(1, 2)).value()])
-    assert listed(hood, ranked_of(hood, [["a"]])) == [("d", "a", ITEM_ITEM)]
+    assert listed(hood, nearest_of(hood, ["a"])) == [("d", "a", ITEM_ITEM)]
 
 
 def test_lists_longer_than_kept_are_cut() -> None:
     hood = hood_of({"a": Entry({f"c{at}": 9.0 - at for at in range(8)})}, neighbors=3)
-    assert [item for item, _, _ in listed(hood, ranked_of(hood, [["a"]], size=8))] == ["c0", "c1", "c2"]
+    assert [item for item, _, _ in listed(hood, nearest_of(hood, ["a"], size=8))] == ["c0", "c1", "c2"]
 
 
 def test_similarities_are_the_formula() -> None:
@@ -367,7 +256,7 @@ def test_a_record_that_cannot_be_read_changes_nothing() -> None:
     hood = hood_of({"a": Entry({"b": 3.0})})
     with pytest.raises(ValueError, match="as long as"):
         hood.apply(["a", "b"], [Entry({}, version=(1, 9)).value(), Entry({"a": 1.0}).value()[:-1]])
-    assert listed(hood, ranked_of(hood, [["a"]])) == [("b", "a", ITEM_ITEM)]
+    assert listed(hood, nearest_of(hood, ["a"])) == [("b", "a", ITEM_ITEM)]
 
 
 def test_the_index_of_hashes_equals_the_dictionary() -> None:
@@ -386,21 +275,6 @@ def test_the_damped_conditional_of_zero_counts_is_zero() -> None:
     part = Similarity().row_part(np.array([[0.0, 1.0]], dtype=np.float32), np.array([1.0]))
     assert part[0, 0] == 0
     assert part[0, 1] == pytest.approx(101**-0.9, rel=1e-6)
-
-
-@given(
-    st.dictionaries(st.sampled_from(NAMES[1:]), st.floats(0.5, 50.0, width=32), max_size=11),
-    st.integers(1, 6),
-)
-def test_nearest_is_the_list_of_somebody_who_saw_that_item_alone(listed: dict[str, float], size: int) -> None:
-    heaviest_first = dict(sorted(listed.items(), key=lambda entry: (-entry[1], item_hash(entry[0]))))
-    hood = hood_of({"i0": Entry(heaviest_first), "i3": Entry({}, flags=HIDDEN)}, neighbors=12)
-    subject = np.array(ids(hood, ["i0"]), dtype=np.int32)
-    alone = rank(hood, subject[:, None], (np.zeros(1, dtype=np.int32), subject), size, 1.0, subject[:0])
-    found = nearest(hood, subject, size)
-    assert np.array_equal(found.items, alone.items)
-    assert np.array_equal(found.scores, alone.scores)
-    assert np.array_equal(found.because, alone.because)
 
 
 # What the catalogue says
@@ -436,7 +310,7 @@ def test_an_item_that_was_never_seen_beside_another_has_neighbors_by_content() -
     scores = hood.similarities(np.array([hood.items.add("new")], dtype=np.int32))[0, :2]
     cosines = hood.content.item_cosine(*np.array([ids(hood, ["new", "new"]), ids(hood, ["near", "akin"])]))
     counts = cosines * np.sqrt(np.array([4.0, 9.0]) / 9.0)
-    np.testing.assert_allclose(scores, counts**1.15 / 101**0.9, rtol=1e-5)
+    np.testing.assert_allclose(scores, counts / 101**0.9, rtol=1e-5)
 
 
 def test_such_a_list_follows_what_becomes_known() -> None:

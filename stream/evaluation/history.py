@@ -23,6 +23,8 @@ START_MS = 1_577_836_800_000
 """2020-01-01: where synthetic time begins."""
 STEP_MS = 60_000
 """Synthetic time between two events, on average."""
+JOURNEY_TEST_MS = 1_509_336_000_000
+"""2017-10-30 04:00 UTC: week 45 of Complete Journey begins."""
 _GOLDEN = 0.6180339887498949
 _CLICKS = "SessionId"
 
@@ -36,7 +38,8 @@ class History:
     """N interactions in order of time: ``user``, ``item`` [N] numbers of ``users`` and ``items`` (names),
     ``time_ms`` [N], ``event`` [N] rising (a basket is one event), all of event type ``kind``.
 
-    ``catalog`` are catalogue events as JSON. ``timed`` tells whether the times are the data's own.
+    ``catalog`` are catalogue events as JSON. ``timed`` tells whether the times are the data's own;
+    ``test_ms`` where the test period begins, where that is agreed on.
     """
 
     users: list[str]
@@ -49,6 +52,7 @@ class History:
     catalog: Sequence[bytes] = field(default_factory=list)
     timed: bool = True
     name: str = ""
+    test_ms: int | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -62,7 +66,7 @@ class History:
         """Some of the interactions [N], with all names."""
         return History(
             self.users, self.items, self.user[keep], self.item[keep], self.time_ms[keep], self.event[keep],
-            self.kind, self.catalog, self.timed, self.name,
+            self.kind, self.catalog, self.timed, self.name, self.test_ms,
         )  # fmt: skip
 
 
@@ -191,7 +195,7 @@ def _complete_journey() -> History:
     return History(
         [str(name) for name in users.tolist()], [str(name) for name in items.tolist()],
         user.astype(np.int32), item.astype(np.int32), time[order], event.astype(np.int64),
-        "purchase", [entry.data for entry in source.catalog()], True, source.name,
+        "purchase", [entry.data for entry in source.catalog()], True, source.name, JOURNEY_TEST_MS,
     )  # fmt: skip
 
 

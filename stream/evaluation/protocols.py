@@ -42,8 +42,8 @@ Progress = Callable[[int, int], None]
 """Called with interactions done and of all."""
 PROTOCOLS = ("leave-one-out", "sessions", "next-basket", "prequential")
 _WEEK_MS = 7 * 86_400_000
-_MONDAY_MS = 4 * 86_400_000 + 4 * 3_600_000
-"""The first Monday of 1970 began, at midnight in New York in summer."""
+_MONDAY_MS = 4 * 86_400_000 + 5 * 3_600_000
+"""The first Monday of 1970 began, at midnight in New York in winter."""
 _QUERIES = 512
 
 
@@ -229,10 +229,11 @@ def week_of(time_ms: int) -> int:
 
 
 def test_begins(history: History, share: float) -> int:
-    """Where the test period begins, in ms: on a Monday, 04:00 UTC, so that it has this share of weeks."""
-    first, last = ((int(history.time_ms[at]) - _MONDAY_MS) // _WEEK_MS for at in (0, -1))
-    weeks = last - first + 1
-    return _MONDAY_MS + (last + 1 - max(round(weeks * share), 1)) * _WEEK_MS
+    """Where the test period begins, in ms: where the data's own protocol has it, else after whole weeks."""
+    if history.test_ms is not None:
+        return history.test_ms
+    first, last = (week_of(int(history.time_ms[at])) for at in (0, -1))
+    return _MONDAY_MS + (last + 1 - max(round((last - first + 1) * share), 1)) * _WEEK_MS
 
 
 async def prequential(run: Run) -> Answers:

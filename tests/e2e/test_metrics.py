@@ -13,7 +13,9 @@ def visit(user: str, click: bool, buy: bool) -> list[dict[str, Any]]:
     """A user is shown a list of two; clicks on the first perhaps, and perhaps buys it."""
     who, name = {"user": user}, f"list-of-{user}"
     items = [{"item": "A", "strategy": "item-item"}, {"item": "B", "strategy": "trending"}]
-    found = [{"type": "recommendation_shown", "time": stamp(-30), **who, "list": name, "items": items}]
+    found: list[dict[str, Any]] = [
+        {"type": "recommendation_shown", "time": stamp(-30), **who, "list": name, "items": items}
+    ]
     if click:
         found.append({"type": "recommendation_clicked", "time": stamp(-20), **who, "list": name, "item": "A"})
     if buy:

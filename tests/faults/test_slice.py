@@ -17,7 +17,16 @@ def demand(result: Result) -> None:
     """Nothing lost, nothing twice, the digest of the replay, and something there to check."""
     verdict = result.verdict
     assert verdict.good, f"lost {verdict.lost}, twice {verdict.twice}\n" + "\n".join(verdict.problems)
-    checked = ("accepted", "repeats", "dead", "engagements", "decisions", "dead-letters", "items", "attributed")
+    checked = (
+        "accepted",
+        "repeats",
+        "dead",
+        "engagements",
+        "decisions",
+        "dead-letters",
+        "items",
+        "attributed",
+    )
     assert all(verdict.counted[name] > 0 for name in checked), verdict.counted
 
 

@@ -19,11 +19,14 @@ from stream.core.engagement import Engine
 from stream.core.items import Items
 from stream.core.messages import message_id
 from stream.core.neighborhood import Neighborhood
-from stream.core.ranking import rank
+from stream.core.recommend.alike import Kin
+from stream.core.recommend.lists import Recommender, Sources
+from stream.core.recommend.query import Query
 from stream.core.rows import Rows
 from stream.core.step import Counting, Result, View, step
 from stream.core.trending import Popularity
-from stream.core.users import Bounds, UserTable, bought, pack, profile, unpack
+from stream.core.users import Bounds, UserTable, bought, pack, unpack
+from stream.core.weights import Decay
 from stream.events import CODE, TICK
 from stream.letters import dead_letter
 from stream.mail import BACKWARD, HIT, Packer
@@ -35,6 +38,7 @@ from tests.fuzz.messages import KEY, LIMITS, PARTITION, SETTINGS, Message, bundl
 
 COUNTING, ENGINE = Counting.of(SETTINGS), Engine.of(SETTINGS)
 VERIFY = verifier(KEY, PARTITION)
+RECOMMENDER, DECAY = Recommender(SETTINGS.components), Decay(int(SETTINGS.interest_half_life_s * 1000))
 NOT_BEFORE_RECEIPT = {"future", "unsigned"}
 """Reasons that a check before sending cannot know of."""
 
@@ -243,7 +247,10 @@ def _listed(partition: Partition) -> None:
     names = list(partition.table._slots)
     rows = partition.table.take(partition.table.slots(names))
     fill = np.arange(min(len(partition.items), 20), dtype=np.int32)
-    ranked = rank(hood, profile(rows, 10), bought(rows, CODE["purchase"], 0), 20, 0.5, fill)
+    query = Query.of(rows, rows.newest, DECAY, SETTINGS.profile_items)
+    barred = bought(rows, CODE["purchase"], 0)
+    ranked = RECOMMENDER.rank(Sources(hood, fill, Kin()), query, barred, 20)
+    assert np.isfinite(ranked.scores).all(), "a score that is no number"
     made = views.recs_views("1-1", names, rows.newest, names, ranked, partition.items)
     for name, value in zip(names, made, strict=True):
         assert msgspec.json.decode(value)["user"] == name

@@ -17,10 +17,13 @@ import numpy as np
 from state.packing import UserColumns, pack_users
 from stream.core import neighbor_format, row_format
 from stream.core.engaged import CartLine, Choice, Timer, UserState
+from stream.core.interest import Interest
 from stream.core.items import Items
 from stream.core.neighbor_format import pack_records
 from stream.core.neighborhood import Neighborhood
-from stream.core.ranking import nearest, rank
+from stream.core.ranking import nearest
+from stream.core.recommend import kernel
+from stream.core.recommend.query import Query
 from stream.core.row_format import PackedRows
 from stream.core.rows import Rows
 from stream.core.trending import Popularity, merge, top_record
@@ -28,6 +31,7 @@ from stream.core.users import Bounds, profile
 from stream.core.users import Rows as Users
 from stream.core.users import pack as pack_table
 from stream.core.users import unpack as unpack_table
+from stream.core.weights import Decay
 from stream.mail import BACKWARD, HIT, Increments, Packer, source_of
 from stream.mail import unpack as unpack_mail
 from tests.fuzz.messages import NOW, SETTINGS
@@ -162,13 +166,14 @@ def _read_neighbors(value: bytes) -> None:
     hood = Neighborhood.of(items, SETTINGS)
     hood.apply(["i1", "i2", "i1"], [GOOD_NEIGHBORS, value, value])
     rows = np.array([[items.add("i2"), items.add("i1")]], dtype=np.int32)
-    none = np.zeros(0, dtype=np.int32)
+    hood.reserve()
     with np.errstate(all="ignore"):
-        found = rank(hood, rows, (none, none), 20, 0.5, none)
-    assert np.isfinite(found.scores).all(), "a score that is no number"
+        given = kernel.entries(hood, Query(rows, Interest.blank(1, 8), np.array([NOW]), Decay(86_400_000)))
+    found = [value for value in given.values if value is not None]
+    assert np.isfinite(found).all(), "evidence that is no number"
     with np.errstate(over="ignore"):
-        found = nearest(hood, rows[0], 20)
-    assert np.isfinite(found.scores).all(), "a similarity that is no number"
+        scores = nearest(hood, rows[0], 20).scores
+    assert np.isfinite(scores).all(), "a similarity that is no number"
 
 
 GOOD_NEIGHBORS = _neighbors(Random(1))

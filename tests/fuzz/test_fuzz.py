@@ -140,6 +140,6 @@ async def test_records_that_cannot_be_read_stop_no_follower() -> None:
         ]
     )
     assert {follower.hood.items.names[at] for at in (follower.hood.term >= 0).nonzero()[0]} == {"A"}
-    follower._rise(0, record(b"0", b"{}"))
+    follower.rise(0, record(b"0", b"{}"))
     assert follower.top == []
     await follower.stop()
