@@ -6,14 +6,16 @@ beside its own state, and a worker that takes one goes on from the one that lear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.codec import Columns
 from stream.core.attribution import Impressions
+from stream.core.engaged import UserState
 from stream.core.items import Items
+from stream.core.preferences import preferred
 from stream.core.ranking import Ranked
 from stream.core.recommend.alike import Kin
 from stream.core.recommend.lists import Recommender, Sources
@@ -29,7 +31,9 @@ from stream.shaper import Shaper
 
 Bool = NDArray[np.bool_]
 I32 = NDArray[np.int32]
+F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
 FIRST = 100_000
@@ -39,6 +43,8 @@ MOST = 128
 
 Exclude = tuple[I32, I32]
 """Rows [m] and items [m] that must not appear."""
+Preferred = tuple[U32, F32]
+"""Token hashes and weights [U, T] of what users say they like (`Query.preferred`)."""
 
 
 class Lister:
@@ -59,24 +65,38 @@ class Lister:
         """What candidates are made from, as it is now."""
         return Sources(self._follower.hood, self._follower.fill, self._kin)
 
-    def query(self, rows: Rows, time_ms: I64) -> Query:
+    def query(self, rows: Rows, time_ms: I64, liked: Preferred | None = None) -> Query:
         """Ask for users [U] as of times [U]."""
-        return Query.of(rows, time_ms, self._decay, self._settings.profile_items)
+        return Query.of(rows, time_ms, self._decay, self._settings.profile_items, liked)
 
     def rank(
-        self, rows: Rows, time_ms: I64, size: int | None = None, exclude: Exclude | None = None
+        self,
+        rows: Rows,
+        time_ms: I64,
+        size: int | None = None,
+        exclude: Exclude | None = None,
+        liked: Preferred | None = None,
     ) -> Ranked:
         """The best items for users [U] at times [U]; what they bought lately is left out unless told."""
         exclude = self._bought(rows, time_ms) if exclude is None else exclude
         size = size or self._settings.list_items
-        return self.recommender.rank(self.sources, self.query(rows, time_ms), exclude, size)
+        return self.recommender.rank(self.sources, self.query(rows, time_ms, liked), exclude, size)
 
     def lists(
-        self, names: Sequence[str], rows: Rows, time_ms: I64, seen: Impressions | None = None
+        self,
+        names: Sequence[str],
+        rows: Rows,
+        time_ms: I64,
+        seen: Impressions | None = None,
+        states: Mapping[str, UserState] | None = None,
     ) -> Ranked:
-        """The lists that users [U] are shown at times [U]: ranked, then shaped."""
+        """The lists that users [U] are shown at times [U]: ranked, then shaped.
+
+        ``states`` has those of whom little is known who may have told what they like.
+        """
         exclude = self._bought(rows, time_ms)
-        ranked = self.rank(rows, time_ms, self._shaper.width(seen), exclude)
+        liked = preferred(names, rows.seen, states) if states else None
+        ranked = self.rank(rows, time_ms, self._shaper.width(seen), exclude, liked)
         return self._shaper.shape(ranked, names, time_ms, exclude, seen)
 
     def _bought(self, rows: Rows, time_ms: I64) -> Exclude:
@@ -96,7 +116,10 @@ class Lister:
         firsts = event[np.searchsorted(row, np.arange(int(row[-1]) + 1))]
         key = np.unique(row << 32 | columns.item[lines])
         targets = Targets(key >> 32, (key & 0xFFFF_FFFF).astype(np.int32), np.ones(len(key)))
-        query = self.query(view.rows.take(user[firsts]), columns.time[firsts])
+        rows = view.rows.take(user[firsts])
+        names = [columns.user[at] for at in firsts.tolist()]
+        liked = preferred(names, rows.seen, view.preferring) if view.preferring else None
+        query = self.query(rows, columns.time[firsts], liked)
         self.recommender.learn(self.sources, query, targets)
 
     def _lessons(self, view: View, columns: Columns, result: Result, user: I64) -> tuple[I64, I64]:

@@ -340,7 +340,8 @@ class Shopper:
         time = columns.time[last]
         names = [view.names[at] for at in touched.tolist()]
         seen = self.ledger.shown(names, result.attributed) if self.ledger.counts else None
-        ranked = context.lister.lists(names, result.rows.take(touched), time, seen)
+        states = {**view.preferring, **result.engaged}
+        ranked = context.lister.lists(names, result.rows.take(touched), time, seen, states)
         ids = [
             f"{self.partition}-{offset}-{index}-recs-0"
             for offset, index in zip(columns.offset[last].tolist(), columns.index[last].tolist(), strict=True)

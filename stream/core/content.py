@@ -156,6 +156,12 @@ class Tokens:
             self.df = np.concatenate([self.df, np.zeros(max(more, len(self.df)), dtype=np.int32)])
         return np.array(found, dtype=np.int32)[which].reshape(hashes.shape)
 
+    def known(self, hashes: U32) -> I32:
+        """Local ids of hashes of any shape, 0 of unknown ones, which are not added. ~0.1 µs a hash."""
+        distinct, which = np.unique(hashes, return_inverse=True)
+        found = [self._by_hash.get(value, 0) for value in distinct.tolist()]
+        return np.array(found, dtype=np.int32)[which].reshape(hashes.shape)
+
 
 class Content:
     """Tokens and vectors by local item id; the arrays grow with the dictionary.
@@ -268,11 +274,9 @@ class Content:
 
         A user's profile is laid out over all tokens, where each candidate reads its own.
         """
-        units, size = self.units(), len(self.vocabulary)
+        units = self.units()
         found = np.zeros(len(item), dtype=np.float32)
-        rows = max(min(_SCRATCH // size, _CHUNK, len(profile)), 1)
-        if len(self._table) < rows * size:
-            self._table = np.zeros(max(rows * size, _SCRATCH), dtype=np.float32)
+        rows = self._spread(len(profile))
         starts = range(0, len(profile), rows)
         bounds = np.searchsorted(row, [*starts, len(profile)]).tolist()
         for start, low, high in zip(starts, bounds[:-1], bounds[1:], strict=True):
@@ -280,6 +284,14 @@ class Content:
             parts = units[part] * np.where(part < 0, 0, weights[start : start + rows])[:, :, None]
             found[low:high] = self._compare(self.tokens[part], parts, row[low:high] - start, item[low:high])
         return found
+
+    def _spread(self, users: int) -> int:
+        """How many of so many users are laid out over all tokens at a time; there is room for them then."""
+        size = len(self.vocabulary)
+        rows = max(min(_SCRATCH // size, _CHUNK, users), 1)
+        if len(self._table) < rows * size:
+            self._table = np.zeros(max(rows * size, _SCRATCH), dtype=np.float32)
+        return rows
 
     def _compare(self, tokens: I32, parts: F32, row: I64, item: I32) -> F32:
         """Of users with ``tokens`` and ``parts`` [u, n, T] of their profiles, and their candidates [c]."""
@@ -335,12 +347,44 @@ class Content:
             return np.zeros((0, k), dtype=np.int32), np.zeros((0, k), dtype=np.float32)
         return np.concatenate([ids for ids, _ in parts]), np.concatenate([values for _, values in parts])
 
+    def matching(self, tokens: U32, weights: F32, k: int, popularity: F32, shown: Bool) -> tuple[I32, F32]:
+        """The ``k`` best items for tokens of users' own: hashes [m, T] with ``weights`` [m, T], 0: none.
+
+        By cos(tokens · idf, j) · sqrt(1 + popularity of j), as `neighbors` of an item without a vector.
+        Tokens that no item has count for nothing. ~0.2 ms a user.
+        """
+        best, values = np.full((len(tokens), k), -1, dtype=np.int32), np.zeros((len(tokens), k), np.float32)
+        if not self.known:
+            return best, values
+        ids = np.where(weights > 0, self.vocabulary.known(tokens), 0)
+        self.units()
+        own = np.where(self.vocabulary.df[ids] > 0, weights * self._idf[ids], np.float32(0))
+        self._reindex(popularity, len(ids))
+        rows = self._spread(len(ids))
+        for start in range(0, len(ids), rows):
+            at = slice(start, start + rows)
+            best[at], values[at] = self._matched(ids[at], own[at], k, popularity, shown)
+        return best, values
+
+    def _matched(self, ids: I32, own: F32, k: int, popularity: F32, shown: Bool) -> tuple[I32, F32]:
+        recent = np.broadcast_to(self._unindexed, (len(ids), len(self._unindexed)))
+        found = _distinct(np.concatenate([self._index.of(ids, self.vocabulary.df), recent], axis=1))
+        row = np.repeat(np.arange(len(found)), found.shape[1])
+        values = self._compare(ids[:, None], own[:, None], row, found.ravel())
+        values *= self._parts(found.ravel())
+        held = (found >= 0) & shown.take(found, mode="wrap")
+        return self._first(found, held, values.reshape(found.shape), k, popularity)
+
     def _best(self, items: I32, k: int, popularity: F32, shown: Bool) -> tuple[I32, F32]:
         candidates = _distinct(self._candidates(items, k, popularity, shown))
         held = (candidates >= 0) & (candidates != items[:, None])
         held &= shown.take(candidates, mode="wrap")
         values = self.cosine(items[:, None], np.ones((len(items), 1), dtype=np.float32), candidates)
         values = self._with_vectors(items, candidates, held, values)
+        return self._first(candidates, held, values, k, popularity)
+
+    def _first(self, candidates: I32, held: Bool, values: F32, k: int, popularity: F32) -> tuple[I32, F32]:
+        """The ``k`` best of candidates [m, C] by cosines ``values`` [m, C], with popularity."""
         values *= np.sqrt(1 + np.maximum(popularity.take(candidates, mode="wrap"), 0))
         values = np.where(held, np.maximum(values, 0), np.float32(0))
         hashes = self._items.hashes.take(candidates, mode="wrap")

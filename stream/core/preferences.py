@@ -37,6 +37,17 @@ def told(columns: Columns, fresh: Bool) -> int:
     return sum(map(bool, given)) + int(np.count_nonzero(fresh[said]))
 
 
+def preferred(names: Sequence[str], seen: I64, states: Mapping[str, UserState]) -> tuple[U32, F32] | None:
+    """What those of U users prefer of whom little is known, as `preferred_tokens`; None: nobody does.
+
+    ``seen`` [U] interactions ever; ``states`` has all who may prefer something.
+    """
+    tokens, weights = preferred_tokens(
+        names, {name: states[name] for name in cold(names, seen) if name in states}
+    )
+    return (tokens, weights) if tokens.shape[1] else None
+
+
 def preferred_tokens(names: Sequence[str], states: Mapping[str, UserState]) -> tuple[U32, F32]:
     """Token hashes and weights of U users, 0 behind the last: [U, T], T the most that one of them has.
 

@@ -1,9 +1,11 @@
-"""Content: items that the catalogue makes most like a user's newest ones. Pure.
+"""Content: items most like a user's newest ones by the catalogue, or like what he says he likes. Pure.
 
-    f(j) = Σ_k r^k · cos(i_k, j) · sqrt(1 + n_j)
+    f(j) = Σ_k r^k · cos(i_k, j) · sqrt(1 + n_j) + r^m · cos(a, j) · sqrt(1 + n_j)
 
-over his three newest items, with n_j the decayed column sum of j and the cosine of `Content`. Whoever is most
-like an item is found in an inverted index and kept for a day of event time: finding costs 0.1 ms an item.
+over his m newest items, at most three, with n_j the decayed column sum of j and the cosine of `Content`.
+Whoever is most like an item is found in an inverted index and kept for a day of event time: finding costs 0.1
+ms an item. The answers a of a questionnaire (`Query.preferred`), where there are any, stand behind the items
+as one more of them: the only one at first, and of less weight with each that comes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from stream.core.recommend.query import Query
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
 
 NAME = "content"
 KIN = 20
@@ -58,10 +61,15 @@ class Kin:
 
 
 def entries(hood: Neighborhood, kin: Kin, query: Query) -> Entries:
-    """Channel "content". Free without a catalogue; ~1 µs a user once the kin of his items are known."""
+    """Channel "content". Free without a catalogue; ~1 µs a user once the kin of his items are known, and
+    ~0.2 ms one who told what he likes."""
     if not hood.content.known:
-        none = np.full((len(query), 0), -1, dtype=np.int32)
-        return Entries(none, (np.zeros(none.shape, dtype=np.float32),), none)
+        return _entries(np.full((len(query), 0), -1, dtype=np.int32), np.zeros((len(query), 0), np.float32))
+    own = _like_items(hood, kin, query)
+    return own if query.preferred is None else _beside(own, _like_answers(hood, query, *query.preferred))
+
+
+def _like_items(hood: Neighborhood, kin: Kin, query: Query) -> Entries:
     owner = query.profile[:, :_ITEMS]
     kin.learn(hood, owner.ravel(), int(query.time_ms.max(initial=0)) // _DAY_MS)
     shape = (len(query), owner.shape[1] * KIN)
@@ -70,4 +78,33 @@ def entries(hood: Neighborhood, kin: Kin, query: Query) -> Entries:
     held &= hood.column.take(item, mode="wrap") > 0
     discount = np.repeat(_DISCOUNT ** np.arange(owner.shape[1]), KIN).astype(np.float32)
     value = np.where(held & (item >= 0), value * discount, np.float32(0))
-    return Entries(np.where(value > 0, item, np.int32(-1)), (value,), np.repeat(owner, KIN, axis=1))
+    return _entries(item, value, np.repeat(owner, KIN, axis=1))
+
+
+def _like_answers(hood: Neighborhood, query: Query, tokens: U32, weights: F32) -> Entries:
+    """What matches the preferred tokens [U, T] of users; no item of their own speaks for it."""
+    told = np.flatnonzero((weights > 0).any(axis=1))
+    shape = (len(query), KIN)
+    item, value = np.full(shape, -1, dtype=np.int32), np.zeros(shape, dtype=np.float32)
+    popularity = hood.col_sum.astype(np.float32)
+    item[told], value[told] = hood.content.matching(
+        tokens[told], weights[told], KIN, popularity, hood.column > 0
+    )
+    items = np.count_nonzero(query.profile[:, :_ITEMS] >= 0, axis=1)
+    return _entries(item, value * (_DISCOUNT**items).astype(np.float32)[:, None])
+
+
+def _entries(item: I32, value: F32, because: I32 | None = None) -> Entries:
+    item = np.where(value > 0, item, np.int32(-1))
+    return Entries(item, (value,), np.full_like(item, -1) if because is None else because)
+
+
+def _beside(one: Entries, other: Entries) -> Entries:
+    """The entries of both, of one channel."""
+    (a,), (b,) = one.values, other.values
+    assert a is not None and b is not None
+    return Entries(
+        np.concatenate([one.item, other.item], axis=1),
+        (np.concatenate([a, b], axis=1),),
+        np.concatenate([one.because, other.because], axis=1),
+    )
