@@ -120,6 +120,8 @@ class Columns:
     """Event number → the event, for types that tell of shown lists."""
     handed: dict[int, Asked | Given] = field(default_factory=dict)
     """Event number → what partitions tell each other when an anonymous user becomes a known one."""
+    contexts: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Event number → its `context`, for events that carry one."""
 
     def take(self, keep: Bool) -> Columns:
         """The events for which ``keep`` [E] is true, numbered anew."""
@@ -141,6 +143,7 @@ class Columns:
             source=self.source[keep],
             lists={int(number[at]): event for at, event in self.lists.items() if keep[at]},
             handed={int(number[at]): told for at, told in self.handed.items() if keep[at]},
+            contexts={int(number[at]): told for at, told in self.contexts.items() if keep[at]},
         )
 
     def with_others(self, others: Columns) -> Columns:
@@ -174,6 +177,7 @@ class Columns:
             source=source,
             lists=_numbered(number, first, self.lists, others.lists),
             handed=_numbered(number, first, self.handed, others.handed),
+            contexts=_numbered(number, first, self.contexts, others.contexts),
         )
 
 
@@ -644,6 +648,7 @@ def _columns(
         lists={at: read.events[at] for at in np.flatnonzero(_OF_LISTS[facts.kind]).tolist()},
         sender=np.full(len(time), -1, dtype=np.int32),
         source=np.zeros(len(time), dtype=np.int64),
+        contexts={at: event.context for at, event in enumerate(read.events) if event.context},
     )
 
 

@@ -6,8 +6,8 @@ what they remember: the exposure of groups, soft state of the worker.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from stream.core.ranking import Ranked
 from stream.core.slate import exploration, guests
 from stream.core.slate.choose import EXPLORED, PINNED, choose
 from stream.core.slate.exposure import Exposure
-from stream.core.slate.facts import Facts, Slates
+from stream.core.slate.facts import Facts, Slates, context_of
 from stream.core.slate.knobs import Knobs
 from stream.core.slate.prepared import Prepared
 from stream.core.views import STRATEGIES
@@ -81,13 +81,18 @@ class Shaper:
         time_ms: I64,
         barred: tuple[I32, I32],
         seen: Impressions | None = None,
+        told: Sequence[Mapping[str, Any]] = (),
     ) -> Ranked:
-        """The lists that are shown, from the best candidates of users [U]; ``barred`` are never guests."""
+        """The lists that are shown, from the best candidates of users [U]; ``barred`` are never guests.
+
+        ``told`` [U] are the contexts of their newest events; empty: none has any.
+        """
         facts = self.facts()
         if changed := self._hood.changes():
             self._prepared.learn(facts, np.unique(np.concatenate(changed)))
         hashes = np.array([item_hash(user) for user in users], dtype=np.uint64)
-        slates = Slates(ranked.items, ranked.scores, ranked.strategy, hashes, time_ms)
+        context = context_of(told) if self._prepared.rules and told else {}
+        slates = Slates(ranked.items, ranked.scores, ranked.strategy, hashes, time_ms, context)
         if seen is not None:
             slates = self._remember(slates, seen)
         slates = self._invite(facts, slates, barred)

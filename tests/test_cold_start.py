@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.codec import Limits, decode
 from stream.core import content as module
 from stream.core.content import Content
+from stream.core.items import Items
 from stream.core.preferences import COLD, preferred
 from stream.core.recommend import alike
 from stream.local import LocalWorker, bundle
@@ -213,3 +215,61 @@ async def test_who_is_forgotten_has_said_nothing() -> None:
     await worker.send("ann", "forget", 5)
     await worker.send("ann", "search", 6, query="x")
     assert worker.list_of("ann") == []
+
+
+# The context of the newest event
+
+
+APP = {"when": 'device == "app" and place != "DE"', "do": "pin", "position": 1}
+
+
+@pytest.mark.parametrize(
+    ("context", "first"),
+    [
+        ({"device": "app", "place": "FR"}, True),
+        ({"device": "app"}, True),
+        ({"device": "app", "place": "DE"}, False),
+        ({"device": "web", "place": "FR"}, False),
+        ({"device": ["app"]}, False),
+        ({"device": "app" * 100}, False),
+        (None, False),
+    ],
+)
+async def test_rules_see_the_context_of_the_newest_event(context: dict[str, Any] | None, first: bool) -> None:
+    rule = APP | {"when": f'{APP["when"]} and item == "tea2"'}
+    worker = Worker(rules=[rule])
+    await worker.start(CLOTHES)
+    await worker.send("ann", "view_item", item="red0", context={"device": "app"})
+    assert worker.list_of("ann")[0]["item"] == "tea2"
+    await worker.send("ann", "view_item", 60, item="red1", context=context)
+    assert (worker.list_of("ann")[0]["item"] == "tea2") is first
+
+
+@pytest.mark.parametrize("weekday", [3, 4])
+async def test_rules_see_its_hour_and_weekday(weekday: int) -> None:
+    """The first of 2026 is a Thursday."""
+    when = f'hour == 1 and weekday == {weekday} and item == "tea2"'
+    worker = Worker(rules=[{"when": when, "do": "pin", "position": 1}])
+    await worker.start(CLOTHES)
+    await worker.send("ann", "view_item", item="red0")
+    assert worker.list_of("ann")[0]["item"] != "tea2"
+    await worker.send("ann", "view_item", 3600, item="red0")
+    assert (worker.list_of("ann")[0]["item"] == "tea2") is (weekday == 3)
+
+
+def test_contexts_stay_with_their_events() -> None:
+    events = [
+        {"type": "view_item", "time": time_text(START_MS), "user": f"u{n}", "item": "A"}
+        | ({"context": {"device": f"d{n}"}} if n % 3 else {})
+        | ({"price": -1} if n == 4 else {})
+        for n in range(9)
+    ]
+    records = [StockRecord(n, START_MS, None, orjson.dumps(event), ()) for n, event in enumerate(events)]
+    columns, dead = decode(records, Items(), Limits.of(Settings()), lambda time_ms, sig: False)
+    assert [letter.offset for letter in dead] == [4]
+    for some in (columns, columns.take(columns.offset != 2), columns.take(columns.offset < 7)):
+        told = {int(some.offset[at]): context["device"] for at, context in some.contexts.items()}
+        assert told == {n: f"d{n}" for n in some.offset.tolist() if n % 3}
+    odd = columns.offset % 2 == 1
+    both = columns.take(odd).with_others(columns.take(~odd))
+    assert both.contexts == columns.contexts

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stream.core.items import item_hash
+from stream.core.slate.grammar import CONTEXT
 
 Bool = NDArray[np.bool_]
 F32 = NDArray[np.float32]
@@ -67,6 +72,27 @@ class Slates:
 
     def __len__(self) -> int:
         return len(self.items)
+
+
+MOST_TEXT = 256
+"""Characters of a text of an event's context; longer ones are unknown."""
+
+
+def context_of(told: Sequence[Mapping[str, Any]]) -> dict[str, U64]:
+    """``Slates.context`` of U users, from the `context` of each one's newest event. ~1 µs a user.
+
+    What is no text is unknown.
+    """
+    return {name: np.array([_hash(each.get(name)) for each in told], dtype=np.uint64) for name in CONTEXT}
+
+
+def _hash(text: Any) -> int:
+    return _text_hash(text) if isinstance(text, str) and len(text) <= MOST_TEXT else 0
+
+
+@lru_cache(maxsize=4096)
+def _text_hash(text: str) -> int:
+    return item_hash(text)
 
 
 def mix(*parts: U64 | np.uint64) -> U64:
