@@ -38,7 +38,8 @@ I64 = NDArray[np.int64]
 KINDS = ("new", "second", "browsing", "settling", "returning", "regular")
 """Kinds of users, by how many events they have: 1, 2, 3–4, 5–9, 10–24, 25 and more."""
 _EDGES = np.array([2, 3, 5, 10, 25])
-_LEAST = 1e-9
+LEAST = 1e-9
+"""ε: what a candidate has without any evidence."""
 _RATE, _SLOW_RATE, _PHI_SHARE = 0.1, 0.05, 0.3
 _MOST_PHI = 1.3
 _SHRINK = 0.999
@@ -103,7 +104,7 @@ class Mixture:
         """exp(s(u, j)) of all candidates: [J], > 0. ~3 µs a user with 250 candidates in 6 channels."""
         factors = self.factors(found, kind).astype(np.float32)
         counts = np.diff(found.start)
-        scores = np.full(len(found.item), np.float32(_LEAST))
+        scores = np.full(len(found.item), np.float32(LEAST))
         for values, factor in zip(found.values, factors, strict=True):
             scores += values * np.repeat(factor, counts)
         scores[features.at] *= np.exp(self.v.astype(np.float32) @ features.values)
@@ -194,7 +195,7 @@ class _Batch:
         parts = found.values[:, at] * factors[:, row]
         wide = np.zeros((len(mixture.features), len(found.item)), dtype=np.float32)
         wide[:, features.at] = features.values
-        shares = parts / (_LEAST + parts.sum(axis=0))
+        shares = parts / (LEAST + parts.sum(axis=0))
         return cls(row, error, shares.T, wide[:, at].T.astype(np.float64), hit)
 
     def sums(self, of: F64) -> F64:
