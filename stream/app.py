@@ -368,6 +368,8 @@ class Worker:
         runner.owned = False
         runner.stop()
         self._tasks.pop(name).cancel()
+        if name[0] == "u":
+            self._contexts.shopping.lister.release(int(name[1:]))
         await runner.side.delivery.session.close()
 
     async def _take(self, name: str) -> None:

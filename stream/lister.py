@@ -7,6 +7,7 @@ beside its own state, and a worker that takes one goes on from the one that lear
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,13 @@ from stream.core.ranking import Ranked
 from stream.core.recommend.alike import Kin
 from stream.core.recommend.lists import Recommender, Sources
 from stream.core.recommend.mixture import Mixture, Targets
+from stream.core.recommend.peers import NAME as USER_USER
+from stream.core.recommend.peers import Peers
 from stream.core.recommend.query import Query
 from stream.core.step import Result, View
 from stream.core.users import Rows, bought
 from stream.core.weights import Decay
-from stream.events import CODE
+from stream.events import CODE, REQUEST
 from stream.follower import Followed
 from stream.settings import Settings
 from stream.shaper import Shaper
@@ -39,6 +42,8 @@ U64 = NDArray[np.uint64]
 
 FIRST = 100_000
 """While a mixture has learned less, it learns from every event it can."""
+_ENDS = (CODE["forget"], REQUEST)
+"""After these, counting begins anew for their user."""
 MOST = 128
 """Queries of one batch that are learned from: they cost as much as lists."""
 
@@ -58,20 +63,24 @@ class Lister:
         self._kin = Kin()
         self._shaper = Shaper(settings, items, follower.hood)
         self._stored: dict[str, int] = {}
+        met = USER_USER in settings.components
+        self.peers = Peers(settings.peers, settings.user_similarity) if met else None
         self.recommender = Recommender(settings.components)
         self.learning, self.publishing = settings.learn, True
 
     @property
     def sources(self) -> Sources:
         """What candidates are made from, as it is now."""
-        return Sources(self._follower.hood, self._follower.fill, self._kin)
+        return Sources(self._follower.hood, self._follower.fill, self._kin, self.peers)
 
-    def query(self, rows: Rows, time_ms: I64, liked: Preferred | None = None) -> Query:
+    def query(self, names: Sequence[str], rows: Rows, time_ms: I64, liked: Preferred | None = None) -> Query:
         """Ask for users [U] as of times [U]."""
-        return Query.of(rows, time_ms, self._decay, self._settings.profile_items, liked)
+        query = Query.of(rows, time_ms, self._decay, self._settings.profile_items, liked)
+        return query if self.peers is None else replace(query, own=self.peers.slots(names))
 
     def rank(
         self,
+        names: Sequence[str],
         rows: Rows,
         time_ms: I64,
         size: int | None = None,
@@ -81,7 +90,7 @@ class Lister:
         """The best items for users [U] at times [U]; what they bought lately is left out unless told."""
         exclude = self._bought(rows, time_ms) if exclude is None else exclude
         size = size or self._settings.list_items
-        return self.recommender.rank(self.sources, self.query(rows, time_ms, liked), exclude, size)
+        return self.recommender.rank(self.sources, self.query(names, rows, time_ms, liked), exclude, size)
 
     def lists(
         self,
@@ -99,7 +108,7 @@ class Lister:
         """
         exclude = self._bought(rows, time_ms)
         liked = preferred(names, rows.seen, states) if states else None
-        ranked = self.rank(rows, time_ms, self._shaper.width(seen), exclude, liked)
+        ranked = self.rank(names, rows, time_ms, self._shaper.width(seen), exclude, liked)
         return self._shaper.shape(ranked, names, time_ms, exclude, seen, told)
 
     def _bought(self, rows: Rows, time_ms: I64) -> Exclude:
@@ -122,7 +131,7 @@ class Lister:
         rows = view.rows.take(user[firsts])
         names = [columns.user[at] for at in firsts.tolist()]
         liked = preferred(names, rows.seen, view.preferring) if view.preferring else None
-        query = self.query(rows, columns.time[firsts], liked)
+        query = self.query(names, rows, columns.time[firsts], liked)
         self.recommender.learn(self.sources, query, targets)
 
     def _lessons(self, view: View, columns: Columns, result: Result, user: I64) -> tuple[I64, I64]:
@@ -130,8 +139,7 @@ class Lister:
 
         Those of each user's first counted event of the batch, if it is in the sample and he has a history.
         """
-        counts = result.fresh & ~result.uncounted & (columns.units > 0)
-        held = np.flatnonzero(counts[columns.event])
+        held = _counted(columns, result)
         event = columns.event[held].astype(np.int64)
         _, at = np.unique(user[event], return_index=True)
         first = np.sort(event[at])
@@ -150,6 +158,32 @@ class Lister:
         share: Bool = (place >> np.uint64(40)) < np.uint64(self._settings.learn_share * (1 << 24))
         return share
 
+    # Users beside users
+
+    def note(self, partition: int, view: View, columns: Columns, result: Result, user: I64) -> None:
+        """Remember whom the batch was about, and forget whom it made forgotten, also those who came back."""
+        if self.peers is None:
+            return
+        ends = np.flatnonzero(result.fresh & np.isin(columns.kind, _ENDS))
+        self.peers.forget({columns.user[at] for at in ends.tolist()} | result.forgotten)
+        began = np.full(len(view.names), -1, dtype=np.int64)
+        np.maximum.at(began, user[ends], ends)
+        lines = _counted(columns, result)
+        event = columns.event[lines]
+        lines = lines[(event > began[user[event]]) & ~result.tests[user[event]]]
+        whole = user[columns.event[lines]]
+        rows, before = np.unique(whole[::-1], return_index=True)
+        rows = rows[np.argsort(-before)]
+        place = np.empty(len(view.names), dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        names, interest = [view.names[at] for at in rows.tolist()], result.rows.interest.take(rows)
+        self.peers.note(partition, names, interest, place[whole], columns.item[lines])
+
+    def release(self, partition: int) -> None:
+        """The users of a partition are another worker's now, or read anew."""
+        if self.peers is not None:
+            self.peers.release(partition)
+
     def unstored(self, part: str) -> bytes | None:
         """The mixture, for a partition whose copy is older; None otherwise."""
         learned = self.recommender.mixture.learned
@@ -165,3 +199,9 @@ class Lister:
             found = Mixture.unpack(stored, mixture.channels, mixture.features)
             if found.learned > mixture.learned:
                 self.recommender.mixture = found
+
+
+def _counted(columns: Columns, result: Result) -> I64:
+    """The interactions [n] of a batch that are no repeats and no noise."""
+    counts = result.fresh & ~result.uncounted & (columns.units > 0)
+    return np.flatnonzero(counts[columns.event])

@@ -254,6 +254,16 @@ class Settings(BaseSettings):
     learn_share: float = Field(
         0.2, ge=0, le=1, description="Share of events it learns from, once it has learned from 100,000."
     )
+    peers: int = Field(
+        50_000,
+        ge=1000,
+        le=1_000_000,
+        description="`user-user`: users seen last, of whom a worker finds others like one (about 0.4 kB each,"
+        " and 128 bytes an item).",
+    )
+    user_similarity: Literal["cosine", "pearson"] = Field(
+        "cosine", description="`user-user`: how the interests of two users are compared."
+    )
     list_items: int = Field(20, ge=1, le=50, description="Items in a published list.")
     exclude_bought_s: float = Field(
         30 * DAY_S, ge=0, description="Items bought within this time are not recommended again. Groceries: 0."

@@ -149,6 +149,7 @@ class Shopper:
         arms = self.context.counting.attribution.arms
         self.ledger = Ledger(self.partition, self.delivery.part, self.context.keys, arms)
         self._tick_after = 0
+        self.context.lister.release(self.partition)
 
     async def take(self) -> None:
         """Become the owner, and start from what the store holds."""
@@ -181,6 +182,7 @@ class Shopper:
         self.table.forget(routed.strangers)
         await self.delivery.publish(effects)  # 4
         self.context.lister.learn(view, columns, result, user)
+        self.context.lister.note(self.partition, view, columns, result, user)
 
     def _decode(self, records: Sequence[Record]) -> tuple[Routed, list[DeadLetter]]:
         """What counts here, what goes on, and dead letters."""

@@ -156,7 +156,7 @@ class Worker:
         )
         rows = await shopper.users([user])
         liked = preferred([user], rows.seen, shopper.engaged)
-        query = lister.query(rows, rows.newest, liked)
+        query = lister.query([user], rows, rows.newest, liked)
         found = alike.entries(lister.sources.hood, alike.Kin(), query)
         assert found.values[0] is not None
         return float(found.values[0][found.because < 0].sum())

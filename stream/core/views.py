@@ -26,7 +26,7 @@ Bool = NDArray[np.bool_]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-STRATEGIES = ("item-item", "trending", "content", "repeat", "return", "new", "pinned")
+STRATEGIES = ("item-item", "trending", "content", "repeat", "return", "new", "pinned", "user-user")
 """What `Ranked.strategy` says, by code."""
 
 _ENTRIES = [

@@ -128,12 +128,13 @@ class Engine:
         """
         out = (np.zeros(0, np.int32),) * 2 if exclude is None else (exclude[0], self.local[exclude[1]])
         rows = await self._rows(users)
-        return self._numbers(self._lister.rank(rows, time_ms, size, out).items)
+        return self._numbers(self._lister.rank(self._named(users), rows, time_ms, size, out).items)
 
     async def alone(self, users: Sequence[int], time_ms: I64, size: int) -> dict[str, I32]:
         """The lists that each channel of the mixture would make by itself."""
         lister, rows = self._lister, await self._rows(users)
-        found = lister.recommender.alone(lister.sources, lister.query(rows, time_ms), size)
+        query = lister.query(self._named(users), rows, time_ms)
+        found = lister.recommender.alone(lister.sources, query, size)
         return {channel: self._numbers(items) for channel, items in found.items()}
 
     async def shown(self, users: Sequence[int], time_ms: I64, mixture: bytes | None) -> list[list[str]]:
@@ -141,9 +142,12 @@ class Engine:
         await self._trend()
         self._lister.recommender.mixture = self._lister.recommender.fresh()
         self._lister.adopt(mixture)
-        names = [self.users[user] for user in users]
+        names = self._named(users)
         found = self._lister.lists(names, await self._rows(users), time_ms)
         return [[self.worker.items.name(at) for at in row if at >= 0] for row in found.items.tolist()]
+
+    def _named(self, users: Sequence[int]) -> list[str]:
+        return [self.users[user] for user in users]
 
     async def _rows(self, users: Sequence[int]) -> Rows:
         of = self._partition[np.asarray(users)]

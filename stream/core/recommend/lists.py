@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked, best_first, reaching
-from stream.core.recommend import alike, kernel, personal, popular
+from stream.core.recommend import alike, kernel, peers, personal, popular
 from stream.core.recommend.candidates import Candidates, Entries, evidence, unite
 from stream.core.recommend.mixture import Features, Mixture, Targets, kind_of
 from stream.core.recommend.query import Query
@@ -34,11 +34,13 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What candidates are made from besides the users: neighbours, trending items (best first), the alike."""
+    """What candidates are made from besides the users: neighbours, trending items (best first), the alike,
+    and the users seen last, where lists are made from them."""
 
     hood: Neighborhood
     trending: I32
     kin: alike.Kin
+    peers: peers.Peers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ COMPONENTS: dict[str, Component] = {
         ("popular",),
         ("trending",),
         lambda sources, query: popular.entries(sources.hood, query, sources.trending),
+    ),
+    peers.NAME: Component(
+        ("user-user",),
+        ("user-user",),
+        lambda sources, query: peers.entries(sources.hood, sources.peers, query),
     ),
 }
 """All components by name, as the setting `components` names them."""

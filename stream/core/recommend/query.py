@@ -49,4 +49,5 @@ class Query:
         which = np.arange(len(self))[at]
         preferred = None if self.preferred is None else (self.preferred[0][at], self.preferred[1][at])
         own = None if self.own is None else self.own[at]
-        return Query(self.profile[at], self.interest.take(which), self.time_ms[at], self.decay, preferred, own)
+        interest = self.interest.take(which)
+        return Query(self.profile[at], interest, self.time_ms[at], self.decay, preferred, own)
