@@ -18,7 +18,9 @@ from stream.core.views import STRATEGIES
 from tests.shops import (
     CHANNELS,
     COMPONENTS,
+    DAY,
     NAMED,
+    NOW,
     STRATEGY,
     Evidence,
     User,
@@ -170,6 +172,17 @@ def test_equal_scores_stand_by_ascending_hash() -> None:
     (found,) = ranked_by(Recommender(COMPONENTS), world)
     assert [item for item, *_ in found] == sorted(names, key=item_hash)[:10]
     assert {line[2:] for line in found} == {("trending", None)}
+
+
+@pytest.mark.parametrize("days", [0, 130, 280, 450])
+def test_popularity_is_a_share_in_any_year(days: int) -> None:
+    """What is kept of it grows without end, and begins anew every 500 half-lives."""
+    last = NOW + days * DAY
+    shop = {"i0": Entry({}, popularity=3.0, last=last), "i1": Entry({}, popularity=4.0, last=last - 2 * DAY)}
+    world = World(shop, ["i0", "i1"], [User([], {}, 0, last)])
+    found = Recommender(COMPONENTS).search(world.sources(), world.query()).candidates
+    shares = dict(zip(found.item.tolist(), found.values[-1].tolist(), strict=True))
+    assert [shares[at] for at in world.ids(["i0", "i1"])] == pytest.approx([0.75, 0.25])
 
 
 def test_nobody_gets_no_list_and_in_an_empty_shop_nobody_gets_anything() -> None:
