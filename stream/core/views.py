@@ -26,7 +26,10 @@ Bool = NDArray[np.bool_]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
-STRATEGIES = ("item-item", "trending", "content", "repeat", "return", "new", "pinned", "user-user")
+STRATEGIES = (
+    "item-item", "trending", "content", "repeat", "return", "new", "pinned", "user-user", "factors",
+    "autoencoder", "model",
+)  # fmt: skip
 """What `Ranked.strategy` says, by code."""
 
 _ENTRIES = [

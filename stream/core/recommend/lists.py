@@ -6,12 +6,13 @@ all come here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.models import ease, external, nmf, placed, pure_svd
 from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked, best_first, reaching
 from stream.core.recommend import alike, kernel, peers, personal, popular
@@ -41,6 +42,7 @@ class Sources:
     trending: I32
     kin: alike.Kin
     peers: peers.Peers | None = None
+    models: Mapping[str, placed.Placed] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,13 @@ class Component:
     channels: tuple[str, ...]
     strategies: tuple[str, ...]
     entries: Callable[[Sources, Query], Entries]
+
+
+def _modelled(name: str, strategy: str) -> Component:
+    """What a model gives that is fitted now and then; nothing before its first fit."""
+    return Component(
+        (name,), (strategy,), lambda sources, query: placed.entries(sources.hood, sources.models, name, query)
+    )
 
 
 COMPONENTS: dict[str, Component] = {
@@ -75,6 +84,12 @@ COMPONENTS: dict[str, Component] = {
         ("user-user",),
         ("user-user",),
         lambda sources, query: peers.entries(sources.hood, sources.peers, query),
+    ),
+    pure_svd.NAME: _modelled(pure_svd.NAME, "factors"),
+    nmf.NAME: _modelled(nmf.NAME, "factors"),
+    ease.NAME: _modelled(ease.NAME, "autoencoder"),
+    external.NAME: Component(
+        (external.NAME,), ("model",), lambda sources, query: external.entries(sources.hood, query)
     ),
 }
 """All components by name, as the setting `components` names them."""

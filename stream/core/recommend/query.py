@@ -25,6 +25,7 @@ class Query:
     ``time_ms`` [U] when; ``decay`` is that of the interest. ``preferred``: token hashes and weights [U, T] of
     what users say they like (`stream.core.preferences`), weight 0 where there is none; None: nobody does.
     ``own`` [U]: each one's own slot among the `Peers`, −1 for who is not there; None: nobody asked.
+    ``scored``: items and evidence [U, n] that models trained elsewhere gave, −1 padded; None: none is asked.
     """
 
     profile: I32
@@ -33,6 +34,7 @@ class Query:
     decay: Decay
     preferred: tuple[U32, F32] | None = None
     own: I64 | None = None
+    scored: tuple[I32, F32] | None = None
 
     @classmethod
     def of(
@@ -50,4 +52,5 @@ class Query:
         preferred = None if self.preferred is None else (self.preferred[0][at], self.preferred[1][at])
         own = None if self.own is None else self.own[at]
         interest = self.interest.take(which)
-        return Query(self.profile[at], interest, self.time_ms[at], self.decay, preferred, own)
+        scored = None if self.scored is None else (self.scored[0][at], self.scored[1][at])
+        return Query(self.profile[at], interest, self.time_ms[at], self.decay, preferred, own, scored)
