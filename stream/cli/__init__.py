@@ -6,7 +6,7 @@ import logging
 
 import typer
 
-from stream.cli import data, evaluation, look, run
+from stream.cli import data, evaluation, explain, look, run
 from stream.cli.common import CODES, told
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 run.register(app)
 data.register(app)
 look.register(app)
+explain.register(app)
 evaluation.register(app)
 
 
