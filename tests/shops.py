@@ -34,8 +34,8 @@ COMPONENTS = ("item-item", "repeat", "content", "popular")
 STRATEGY = dict.fromkeys(("far", "near", "last", "alike"), "item-item") | {
     "repeat": "repeat", "lately": "repeat", "return": "return", "content": "content", "popular": "trending",
 }  # fmt: skip
-"""What each channel is shown as, in the channels' order; a prefix "item-item" is left out."""
-CHANNELS = tuple(STRATEGY)
+"""What each channel is shown as; a prefix "item-item" is left out."""
+CHANNELS = tuple(name.removeprefix("item-item ") for name in Recommender(COMPONENTS).channels)
 
 Evidence = dict[str, dict[str, list[tuple[float, str | None]]]]
 """Item → channel → entries (value, because), the newest first."""

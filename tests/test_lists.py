@@ -181,7 +181,8 @@ def test_popularity_is_a_share_in_any_year(days: int) -> None:
     shop = {"i0": Entry({}, popularity=3.0, last=last), "i1": Entry({}, popularity=4.0, last=last - 2 * DAY)}
     world = World(shop, ["i0", "i1"], [User([], {}, 0, last)])
     found = Recommender(COMPONENTS).search(world.sources(), world.query()).candidates
-    shares = dict(zip(found.item.tolist(), found.values[-1].tolist(), strict=True))
+    popular = found.values[CHANNELS.index("popular")]
+    shares = dict(zip(found.item.tolist(), popular.tolist(), strict=True))
     assert [shares[at] for at in world.ids(["i0", "i1"])] == pytest.approx([0.75, 0.25])
 
 
