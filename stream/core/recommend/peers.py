@@ -42,6 +42,8 @@ RECENT = 16
 COMPARED = 64
 """Users compared with one: those who share most of his profile."""
 NEIGHBORS = 20
+COMMON = 2
+"""Items that two users must have in common."""
 SIGNIFICANT = 5
 """γ: so many items in common are no chance."""
 MOST_USERS = 1 << 20
@@ -248,9 +250,9 @@ def similarity(peers: Peers, mine: _Dense, slot: I64) -> F32:
         alike = np.einsum("uci,uci->uc", own, theirs)
     else:
         alike = _pearson(own - mine.mean[:, None, None], theirs - _means(item, theirs)[:, :, None], common)
-    n = np.minimum(np.count_nonzero(common, axis=2), SIGNIFICANT)
-    found = (alike * (n / np.float32(SIGNIFICANT))).astype(np.float32)
-    return np.where((found > _LEAST) & (slot >= 0), found, np.float32(0))
+    n = np.count_nonzero(common, axis=2)
+    found = (alike * np.minimum(n / SIGNIFICANT, 1)).astype(np.float32)
+    return np.where((found > _LEAST) & (n >= COMMON) & (slot >= 0), found, np.float32(0))
 
 
 def _pearson(own: F64, theirs: F64, common: Bool) -> F64:
