@@ -119,6 +119,8 @@ def test_an_entry_tells_the_counts_behind_it() -> None:
     assert {name: first.figures[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     assert channels["item-item near"].entries[1].figures["discount"] == pytest.approx(0.4**2, rel=1e-5)
     assert channels["item-item last"].entries == []
+    (like,) = (each for each in channels["item-item alike"].entries if each.because == "i1")
+    assert (like.figures["discount"], like.figures["likeness"]) == pytest.approx((0.64, 1.0), rel=1e-5)
     (content, _) = sorted(channels["content"].entries, key=lambda each: str(each.because))
     assert content.because == "i0"
     assert content.value == pytest.approx(0.8 * content.figures["cosine"] * math.sqrt(17), rel=1e-5)

@@ -139,12 +139,23 @@ def _because(channel: Channel, told: _Names) -> str:
 
 
 def _reason(entry: Entry, told: _Names) -> str:
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in entry.figures.items() if name in _SHOWN)
-    return ": ".join(part for part in (told(entry.because) if entry.because else "", figures) if part)
+    figures = [said.format(entry.figures[name]) for name, said in _SAID.items() if name in entry.figures]
+    subject = [told(entry.because)] if entry.because else []
+    return ": ".join([*subject, *([", ".join(figures)] if figures else [])])
 
 
-_SHOWN = ("count", "times", "days ago", "cosine", "row sum", "column sum", "discount", "popularity")
-"""Figures of an entry that are shown; `--json` has all."""
+_SAID = {
+    "count": "count {:.4g}",
+    "row sum": "row {:.4g}",
+    "column sum": "column {:.4g}",
+    "discount": "× {:.3g}",
+    "likeness": "× alike {:.3g}",
+    "cosine": "cosine {:.3g}",
+    "times": "times {:.0f}",
+    "days ago": "{:.3g} days ago",
+    "popularity": "popularity {:.4g}",
+}
+"""How figures of an entry are shown; `--json` has all."""
 
 
 def _features(said: Explanation) -> Table:
@@ -171,6 +182,9 @@ def _steps(steps: Iterable[Step]) -> Table:
 
 
 def _show_published(found: Explained) -> None:
-    line, learned = found.published, f"the mixture has learned from {found.learned} events"
-    shown = "not in it" if line is None else f"place {line.place}, score {line.score:.6g}"
-    out.print(f"\nlist of {found.time}: {shown}; {learned}", highlight=False, soft_wrap=True)
+    line = found.published
+    shown = (
+        "not in it" if line is None else f"place {line.place}, score {line.score:.6g} by what was known then"
+    )
+    out.print(f"\npublished list of {found.time}: {shown}", highlight=False, soft_wrap=True)
+    out.print(f"the mixture has learned from {found.learned} events", style="dim", highlight=False)

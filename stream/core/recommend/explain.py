@@ -218,12 +218,15 @@ def _entries(
         owner, value = int(given.because[0, column]), float(values[0, column])
         figures = about(sources, query, owner, item) if about and owner >= 0 else {}
         if component == kernel.NAME:
-            figures["discount"] = value / figures["similarity"]
+            figures = _discounted(figures, value, alike=channel == _ALIKE)
         entries.append(Entry(sources.hood.items.name(owner) if owner >= 0 else None, value, figures))
     return sorted(entries, key=lambda entry: -entry.value)
 
 
 # The figures behind an entry
+
+_ALIKE = 3
+"""The number of this channel among those of item-item."""
 
 
 def _pair(sources: Sources, query: Query, owner: int, item: int) -> Figures:
@@ -244,6 +247,15 @@ def _pair(sources: Sources, query: Query, owner: int, item: int) -> Figures:
         "likeness": float(hood.likeness[owner, place]) / 255,
         "items ago": _items_ago(query, owner),
     }
+
+
+def _discounted(figures: Figures, value: float, alike: bool) -> Figures:
+    """With what the channel makes of S: r^k; and, of "alike" only, the likeness, which is a factor there."""
+    likeness = figures.pop("likeness")
+    if alike:
+        figures["likeness"] = likeness
+        value /= likeness
+    return figures | {"discount": value / figures["similarity"]}
 
 
 def _had(sources: Sources, query: Query, owner: int, item: int) -> Figures:
