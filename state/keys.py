@@ -31,9 +31,9 @@ class Keys:
         """Similar items."""
         return f"{self.prefix}:neighbors:{item}"
 
-    def trending(self) -> str:
-        """What is popular now; also the list of a user nobody knows."""
-        return f"{self.prefix}:trending"
+    def trending(self, segment: str = "") -> str:
+        """What is popular now, also the list of a user nobody knows; or one ``segment`` of it."""
+        return f"{self.prefix}:trending:{segment}" if segment else f"{self.prefix}:trending"
 
     def metrics(self) -> str:
         """What lists bring about, by strategy and arm."""

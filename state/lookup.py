@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from state.keys import Keys
+from state.segments import segments_of
 
 _RETRIES = 1
 """A pooled connection may have died unnoticed: reading once more on a new one is safe."""
@@ -35,7 +37,7 @@ class ViewList(msgspec.Struct, frozen=True):
 
     ``version`` grows with every new list of the key, ``id`` is for attribution, ``time`` is of the newest
     event in it, ``arm`` the user's where arms are set. ``fallback``: it is what is trending, for the user has
-    no list of his own.
+    no list of his own; ``segment`` names the context in which it is.
     """
 
     version: str
@@ -45,6 +47,7 @@ class ViewList(msgspec.Struct, frozen=True):
     user: str | None = None
     item: str | None = None
     arm: str | None = None
+    segment: str | None = None
     fallback: bool = False
 
 
@@ -162,6 +165,21 @@ def _metrics(value: bytes | str | None) -> ViewedMetrics | None:
     return _METRICS.decode(value) if value is not None else None
 
 
+def _keys_of(keys: Keys, user: str, context: Mapping[str, object]) -> list[str]:
+    """Where a visitor's list may stand, the best first."""
+    segments = [keys.trending(segment) for segment in segments_of(context)]
+    return [keys.recs(user), *segments, keys.trending()]
+
+
+def _first(found: Sequence[bytes | str | None]) -> ViewList | None:
+    """A user's list, if he has one; else the first of the others that there is."""
+    own, *others = found
+    listed = _list(own)
+    if listed is not None and listed.items:
+        return listed
+    return _fallback(_list(next((other for other in others if other is not None), None)))
+
+
 def _fallback(trending: ViewList | None) -> ViewList | None:
     return msgspec.structs.replace(trending, fallback=True) if trending is not None else None
 
@@ -178,8 +196,14 @@ class Lookup:
             retry=Retry(NoBackoff(), _RETRIES),
         )
 
-    def recs(self, user: str) -> ViewList | None:
-        """A user's list; what is trending when he has none or was forgotten. None: neither exists yet."""
+    def recs(self, user: str, context: Mapping[str, object] | None = None) -> ViewList | None:
+        """A user's list; what is trending when he has none or was forgotten. None: neither exists yet.
+
+        ``context`` is what is known of a visitor (`device`, `place`, `channel`, `hour` and `weekday` in UTC):
+        whoever has no list gets what is trending in the narrowest segment there is. One trip to the store.
+        """
+        if context:
+            return _first(self._redis.mget(_keys_of(self.keys, user, context)))
         found = _list(self._get(self.keys.recs(user)))
         return found if found is not None and found.items else _fallback(self.trending())
 
@@ -187,9 +211,9 @@ class Lookup:
         """Items similar to an item. None: nothing is known of it."""
         return _list(self._get(self.keys.neighbors(item)))
 
-    def trending(self) -> ViewList | None:
-        """What is popular now. None: nothing has happened yet."""
-        return _list(self._get(self.keys.trending()))
+    def trending(self, segment: str = "") -> ViewList | None:
+        """What is popular now, or a ``segment`` of it (``docs/keyspace.md``). None: there is nothing yet."""
+        return _list(self._get(self.keys.trending(segment)))
 
     def item(self, item: str) -> ViewedItem | None:
         """What the catalogue says of an item. None: nothing."""
@@ -227,8 +251,13 @@ class AsyncLookup:
             retry=AsyncRetry(NoBackoff(), _RETRIES),
         )
 
-    async def recs(self, user: str) -> ViewList | None:
-        """A user's list; what is trending when he has none or was forgotten. None: neither exists yet."""
+    async def recs(self, user: str, context: Mapping[str, object] | None = None) -> ViewList | None:
+        """A user's list; what is trending when he has none or was forgotten. None: neither exists yet.
+
+        ``context`` as for `Lookup.recs`.
+        """
+        if context:
+            return _first(await self._redis.mget(_keys_of(self.keys, user, context)))
         found = _list(await self._get(self.keys.recs(user)))
         return found if found is not None and found.items else _fallback(await self.trending())
 
@@ -236,9 +265,9 @@ class AsyncLookup:
         """Items similar to an item. None: nothing is known of it."""
         return _list(await self._get(self.keys.neighbors(item)))
 
-    async def trending(self) -> ViewList | None:
-        """What is popular now. None: nothing has happened yet."""
-        return _list(await self._get(self.keys.trending()))
+    async def trending(self, segment: str = "") -> ViewList | None:
+        """What is popular now, or a ``segment`` of it (``docs/keyspace.md``). None: there is nothing yet."""
+        return _list(await self._get(self.keys.trending(segment)))
 
     async def item(self, item: str) -> ViewedItem | None:
         """What the catalogue says of an item. None: nothing."""

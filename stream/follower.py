@@ -21,6 +21,7 @@ from stream.core.items import Items
 from stream.core.metrics import Measured
 from stream.core.metrics import read as read_metrics
 from stream.core.neighborhood import Neighborhood
+from stream.core.segments import Top, read_record
 from stream.core.trending import merge
 from stream.kin import Kin
 from stream.settings import Settings
@@ -31,8 +32,9 @@ log = structlog.get_logger(__name__)
 
 
 class Followed:
-    """What the topics say: everybody's neighbour lists (``hood``), the merged top list (``top``), and what
-    each partition counted of lists (``measured``; ``outdated`` where an older record landed last)."""
+    """What the topics say: everybody's neighbour lists (``hood``), the merged top list (``top``), what each
+    partition knows of segments (``segments``, by segment and partition), and what each counted of lists
+    (``measured``; ``outdated`` where an older record landed last)."""
 
     def __init__(self, settings: Settings, items: Items) -> None:
         self._settings = settings
@@ -40,6 +42,7 @@ class Followed:
         self.hood = Neighborhood.of(items, settings)
         self.top: list[tuple[str, float]] = []
         self._trending: dict[int, bytes] = {}
+        self.segments: dict[str, dict[int, Top]] = {}
         self.measured: dict[int, Measured] = {}
         self.outdated: set[int] = set()
         self.stale: set[int] = set()
@@ -52,12 +55,30 @@ class Followed:
         return self._items.ids(name for name, _ in self.top)
 
     def rise(self, partition: int, record: Any) -> None:
-        """A partition's newest top list; one that cannot be read is passed over."""
+        """A partition's newest top list, or that of a segment; one that cannot be read is passed over."""
+        _, told, segment = (record.key or b"").partition(b":")
+        if told:
+            return self._learn_segment(partition, segment.decode(errors="replace"), record)
         held = self._trending | {partition: record.value}
         try:
             self.top, self._trending = merge(held.values(), 200), held
         except ValueError as error:
             _passed_over(record, error)
+        return None
+
+    def _learn_segment(self, partition: int, segment: str, record: Any) -> None:
+        """A partition's newest top list of a segment; an empty one takes it back."""
+        try:
+            top = read_record(record.value)
+        except ValueError as error:
+            return _passed_over(record, error)
+        if top.items:
+            self.segments.setdefault(segment, {})[partition] = top
+        elif segment in self.segments:
+            self.segments[segment].pop(partition, None)
+            if not self.segments[segment]:
+                del self.segments[segment]
+        return None
 
     def measure(self, partition: int, record: Any) -> None:
         """A partition's newest counts. Those of an owner before the one known must be overwritten."""
@@ -73,10 +94,16 @@ class Followed:
             self.outdated.add(partition)
         return None
 
+    def allowed(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Which items may be shown: [n]."""
+        ids = self._items.ids(names)
+        self.hood.reserve()
+        found: NDArray[np.bool_] = ~self.hood.blocked[ids]
+        return found
+
     def shown(self, n: int) -> list[tuple[str, float]]:
         """The best ``n`` trending items that may be shown."""
-        self.hood.reserve()
-        allowed = ~self.hood.blocked[self.fill]
+        allowed = self.allowed([name for name, _ in self.top])
         return [line for line, keep in zip(self.top, allowed.tolist(), strict=True) if keep][:n]
 
 
@@ -121,9 +148,10 @@ class Follower(Followed):
         for at, records in found.items():
             if at.topic == NEIGHBORS.full(self._settings):
                 self._learn(records)
-            elif records[-1].value is not None:
+            else:
                 of_metrics = at.topic == METRICS.full(self._settings)
-                (self.measure if of_metrics else self.rise)(at.partition, records[-1])
+                for record in {record.key: record for record in records if record.value is not None}.values():
+                    (self.measure if of_metrics else self.rise)(at.partition, record)
 
     def _learn(self, records: Sequence[Any]) -> None:
         """Apply neighbour records; a tombstone (no value) is an item that nobody counts any more.

@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from state.segments import parse as parse_segment
 from stream.core.slate.grammar import parse
 
 DAY_S = 86_400.0
@@ -45,6 +46,10 @@ EVENT_WEIGHTS: dict[str, float] = {
 
 COMPONENTS = ("item-item", "repeat", "content", "popular")
 """Components of the default mixture."""
+
+
+SEGMENTS = ("device+place", "device", "place")
+"""Segments of which popularity is kept: they cost nothing where events tell no such context."""
 
 
 class Rule(BaseModel):
@@ -278,6 +283,12 @@ class Settings(BaseSettings):
         1.0, ge=0.05, description="Rows and positions are written to the store this often."
     )
     trending_s: float = Field(1.0, ge=0.1, description="`trending` is refreshed this often.")
+    segments: list[str] = Field(
+        default_factory=lambda: list(SEGMENTS),
+        max_length=8,
+        description="Contexts of which `trending:<segment>` is kept: `place`, `device`, `channel`, `hour`,"
+        " `weekday`, up to three joined by `+` (`docs/lists.md`); empty: none.",
+    )
 
     # After scoring
     rules: list[Rule] = Field(
@@ -358,6 +369,14 @@ class Settings(BaseSettings):
         ):
             raise ValueError("the percents of the arms must be above 0 and add up to 100")
         return arms
+
+    @field_validator("segments")
+    @classmethod
+    def _known(cls, segments: list[str]) -> list[str]:
+        """Dimensions that there are."""
+        for each in segments:
+            parse_segment(each)
+        return segments
 
     @field_validator("exposure")
     @classmethod

@@ -32,6 +32,7 @@ from stream.mail import Packer
 from stream.merging import Merger
 from stream.ownership import ItemPartitions
 from stream.routing import Routed, Router
+from stream.segments import SegmentBoard
 from stream.settings import Settings
 from stream.signing import tick_event, verifier
 from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS, INCREMENTS, RECOMMENDATIONS
@@ -148,6 +149,7 @@ class Shopper:
         self.alarms = Alarms({})
         arms = self.context.counting.attribution.arms
         self.ledger = Ledger(self.partition, self.delivery.part, self.context.keys, arms)
+        self.segments = SegmentBoard(self.partition, self.context.keys, self.context.items, settings)
         self._tick_after = 0
         self.context.lister.release(self.partition)
 
@@ -162,6 +164,7 @@ class Shopper:
         timers = await session.fields(keys.timers(part))
         self.alarms = Alarms({user: int(due) for user, due in timers.items()})
         await self.ledger.take(session)
+        self.segments.take(self.context.follower)
 
     async def handle(self, bundles: Sequence[Bundle]) -> None:
         """Steps 1 to 4 of a batch; the caller acknowledges. Raises Fenced, Doubt, StoreFull."""
@@ -179,6 +182,7 @@ class Shopper:
         effects = self._effects(new.epoch.term, new.n, view, result, routed, dead, meta)
         await self.delivery.transact(new, effects)  # 3
         self._keep(view, result, meta)
+        self.segments.note(columns, result, user)
         self.table.forget(routed.strangers)
         await self.delivery.publish(effects)  # 4
         self.context.lister.learn(view, columns, result, user)
@@ -408,7 +412,9 @@ class Shopper:
         tick = None if busy else self._tick(self.ports.now_ms())
         if tick is not None and await self._read_to_end():
             await self.ports.sender.publish(self.partition, [tick])
-        await self.ledger.publish(self.ports, self.context.follower, self.delivery.head.epoch.term)
+        term = self.delivery.head.epoch.term
+        await self.ledger.publish(self.ports, self.context.follower, term)
+        await self.segments.publish(self.ports, self.context.follower, term)
         return True
 
     async def _read_to_end(self) -> bool:

@@ -145,7 +145,7 @@ class Worker:
     def _record(self, topic: str, key: str, value: Any) -> tuple[str, int, list[StockRecord]]:
         partition = partition_of(key, 2)
         offset = self.offsets[topic, partition] = self.offsets.get((topic, partition), -1) + 1
-        record = StockRecord(offset, START_MS + 10_000_000, key.encode(), orjson.dumps(value), ())
+        record = StockRecord(offset, START_MS + 30 * 86_400_000, key.encode(), orjson.dumps(value), ())
         return topic, partition, [record]
 
     async def answers(self, user: str) -> float:

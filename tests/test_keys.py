@@ -21,7 +21,7 @@ METHODS = sorted(name for name, _ in inspect.getmembers(Keys, inspect.isfunction
 EXACT = {
     "recs": "tidewise:recs:Zoë",
     "neighbors": "tidewise:neighbors:A",
-    "trending": "tidewise:trending",
+    "trending": "tidewise:trending:device=mobile",
     "item": "tidewise:item:A",
     "metrics": "tidewise:metrics",
     "deployment": "tidewise:deployment",
@@ -43,6 +43,7 @@ ITEM_SIDE = {"row", "catalog"}
 def key(method: str, prefix: str, user: str, item: str, shopper: str, shelf: str) -> str:
     """A method's key, with each argument by its name."""
     given = {"user": user, "item": item, "part": shelf if method in ITEM_SIDE else shopper}
+    given["segment"] = "<segment>" if user == "<user>" else "device=mobile"
     call = getattr(Keys(prefix), method)
     made: str = call(*(given[name] for name in inspect.signature(call).parameters))
     return made
@@ -62,6 +63,10 @@ def test_every_key_is_pinned() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_exact_string(method: str) -> None:
     assert key(method, "tidewise", "Zoë", "A", "u3", "i3") == EXACT[method]
+
+
+def test_trending_of_all_has_no_segment() -> None:
+    assert Keys().trending() == "tidewise:trending"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import numpy as np
 import pytest
@@ -67,14 +67,14 @@ class Awaited(AsyncLookup):
     def __init__(self, plain: Lookup) -> None:
         self.plain = plain
 
-    async def recs(self, user: str) -> ViewList | None:
-        return self.plain.recs(user)
+    async def recs(self, user: str, context: Mapping[str, object] | None = None) -> ViewList | None:
+        return self.plain.recs(user, context)
 
     async def neighbors(self, item: str) -> ViewList | None:
         return self.plain.neighbors(item)
 
-    async def trending(self) -> ViewList | None:
-        return self.plain.trending()
+    async def trending(self, segment: str = "") -> ViewList | None:
+        return self.plain.trending(segment)
 
     async def item(self, item: str) -> ViewedItem | None:
         return self.plain.item(item)

@@ -38,6 +38,12 @@ EPILOG = codes(PROBLEM, UNKNOWN)
 lookup = typer.Typer(no_args_is_help=True)
 User = Annotated[str, typer.Argument(help="A user, or an anonymous id.")]
 Item = Annotated[str, typer.Argument(help="An item's id.")]
+Segment = Annotated[
+    str, typer.Option(help="rising, season, or a context: device=mobile; default: everything.")
+]
+Device = Annotated[str | None, typer.Option(help="For somebody without a list: his device.")]
+Place = Annotated[str | None, typer.Option(help="For somebody without a list: where he is.")]
+Hour = Annotated[int | None, typer.Option(min=0, max=23, help="For somebody without a list: the hour, UTC.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -50,14 +56,23 @@ def register(app: typer.Typer) -> None:
 
 
 @lookup.command(epilog=EPILOG)
-def recs(user: User, store_url: StoreUrl = None, json: Json = False) -> None:
-    """A user's list. Somebody without one gets what is trending.
+def recs(
+    user: User,
+    device: Device = None,
+    place: Place = None,
+    hour: Hour = None,
+    store_url: StoreUrl = None,
+    json: Json = False,
+) -> None:
+    """A user's list. Somebody without one gets what is trending, where and how he visits if that is told.
 
     The same as `GET tidewise:recs:USER`.
 
-    Example: `tidewise lookup recs ann --json`
+    Example: `tidewise lookup recs ann --device mobile --place DE`
     """
-    _ask(store_url, lambda lookups: lookups.recs(user), json, f"recommendations for {user}")
+    told = {"device": device, "place": place, "hour": hour}
+    context = {name: value for name, value in told.items() if value is not None}
+    _ask(store_url, lambda lookups: lookups.recs(user, context), json, f"recommendations for {user}")
 
 
 @lookup.command(epilog=EPILOG)
@@ -72,12 +87,15 @@ def neighbors(item: Item, store_url: StoreUrl = None, json: Json = False) -> Non
 
 
 @lookup.command(epilog=EPILOG)
-def trending(store_url: StoreUrl = None, json: Json = False) -> None:
-    """What is popular now.
+def trending(segment: Segment = "", store_url: StoreUrl = None, json: Json = False) -> None:
+    """What is popular now, on the rise, or in season.
 
-    The same as `GET tidewise:trending`.
+    The same as `GET tidewise:trending`, or `GET tidewise:trending:SEGMENT`.
+
+    Example: `tidewise lookup trending --segment rising`
     """
-    _ask(store_url, lambda lookups: lookups.trending(), json, "trending")
+    what = f"trending: {segment}" if segment else "trending"
+    _ask(store_url, lambda lookups: lookups.trending(segment), json, what)
 
 
 @lookup.command(epilog=EPILOG)
@@ -122,7 +140,8 @@ def _show_list(found: ViewList, what: str, names: Mapping[str, str]) -> None:
     def shown(item: str) -> str:
         return escape(f"{names[item]} ({item})" if item in names else item)
 
-    title = f"{what}: none yet, so what is trending" if found.fallback else what
+    where = f" ({found.segment})" if found.segment else ""
+    title = f"{what}: none yet, so what is trending{where}" if found.fallback else what
     table = _table("", "item", "score", "strategy", "because")
     for rank, line in enumerate(found.items, 1):
         because = ", ".join(map(shown, line.because))

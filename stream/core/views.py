@@ -65,10 +65,13 @@ def neighbors_views(
     return _views(b"item", version, ids, times, names, ranked, items)
 
 
-def trending_view(version: str, identity: str, time_ms: int, top: Sequence[tuple[str, float]]) -> bytes:
-    """What is popular now: (name, score) in order."""
+def trending_view(
+    version: str, identity: str, time_ms: int, top: Sequence[tuple[str, float]], segment: str = ""
+) -> bytes:
+    """What is popular now, or in a ``segment``: (name, score) in order."""
     listed = [{"item": item, "score": score, "strategy": "trending", "because": []} for item, score in top]
-    return orjson.dumps({"version": version, "id": identity, "time": iso_time(time_ms), "items": listed})
+    head = {"version": version, "id": identity, "time": iso_time(time_ms)}
+    return orjson.dumps(head | ({"segment": segment} if segment else {}) | {"items": listed})
 
 
 def tombstone(version: str, time_ms: int, user: str) -> bytes:
