@@ -69,6 +69,10 @@ class Keys:
         """History, interest vector, last ids."""
         return f"{self.prefix}:{{{part}}}:user:{user}"
 
+    def vector(self, part: str, user: str) -> str:
+        """The user folded into the factorisations in use: soft state."""
+        return f"{self.prefix}:{{{part}}}:vector:{user}"
+
     def engagement(self, part: str, user: str) -> str:
         """Cart, consent, timers, counters: only users who have any."""
         return f"{self.prefix}:{{{part}}}:engagement:{user}"

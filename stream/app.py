@@ -32,6 +32,7 @@ from stream.delivery import Ports
 from stream.follower import Follower
 from stream.health import Health, Inside, Trouble
 from stream.kafka import KafkaLog, KafkaSender
+from stream.refresh import keep_fresh
 from stream.runner import Runner
 from stream.settings import Settings
 from stream.shelf import Shelf
@@ -184,7 +185,9 @@ class Worker:
         self._wire()
         await self._app.start()
         log.info("worker started", broker=self.settings.bootstrap, group=self.settings.group)
-        await asyncio.gather(self._follow(follower), self._end_at_crash())
+        # Any worker could refresh the models; the owner of this partition does.
+        fresh = keep_fresh(self.settings, follower.models, self._ports, lambda: "u0" in self.runners)
+        await asyncio.gather(self._follow(follower), self._end_at_crash(), fresh)
 
     async def _end(self, work: asyncio.Task[None]) -> None:
         """In order as far as time allows: batches, the group, connections. Nothing here waits without end."""

@@ -42,7 +42,10 @@ class Log(Protocol):
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):
-    """A message to publish. With ``view`` its value is also that key's public answer."""
+    """A message to publish. With ``view`` its value is also that key's public answer.
+
+    A ``tombstone`` goes out without its value.
+    """
 
     topic: str
     key: bytes | None
@@ -50,6 +53,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     headers: tuple[tuple[str, bytes], ...] = ()
     view: str = ""
     expires_s: int = 0
+    tombstone: bool = False
 
 
 class Sender(Protocol):

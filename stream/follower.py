@@ -20,12 +20,16 @@ from state.model import TERM_LENGTH
 from stream.core.items import Items
 from stream.core.metrics import Measured
 from stream.core.metrics import read as read_metrics
+from stream.core.models import external
+from stream.core.models.external import External
+from stream.core.models.gathered import Models
+from stream.core.models.model import NAMES, unpack
 from stream.core.neighborhood import Neighborhood
 from stream.core.segments import Top, read_record
 from stream.core.trending import merge
 from stream.kin import Kin
 from stream.settings import Settings
-from stream.topics import METRICS, NEIGHBORS, TRENDING
+from stream.topics import METRICS, MODEL_SCORES, MODELS, NEIGHBORS, TRENDING, Topic
 from stream.transport import FETCH_WAIT_MS
 
 log = structlog.get_logger(__name__)
@@ -48,6 +52,8 @@ class Followed:
         self.stale: set[int] = set()
         self.flagged: set[int] = set()
         self.kin = Kin(self.hood)
+        self.models = Models(items, set(NAMES).intersection(settings.components))
+        self.external = External(items, settings.model_scores_users)
 
     @property
     def fill(self) -> NDArray[np.int32]:
@@ -79,6 +85,26 @@ class Followed:
             if not self.segments[segment]:
                 del self.segments[segment]
         return None
+
+    def learn_models(self, records: Sequence[Any]) -> None:
+        """Chunks of fitted models, in order."""
+        for record in records:
+            try:
+                if record.value is not None:
+                    self.models.put(unpack(record.value))
+            except ValueError as error:
+                _passed_over(record, error)
+
+    def score(self, records: Sequence[Any]) -> None:
+        """What models trained elsewhere say of users; a tombstone forgets one. Wrong ones are passed over."""
+        for record in records:
+            try:
+                if record.value is None:
+                    self.external.drop((record.key or b"").decode(errors="replace"))
+                else:
+                    self.external.put(external.read(record.value, record.key))
+            except ValueError as error:
+                _passed_over(record, error)
 
     def measure(self, partition: int, record: Any) -> None:
         """A partition's newest counts. Those of an owner before the one known must be overwritten."""
@@ -123,7 +149,7 @@ class Follower(Followed):
     async def start(self) -> None:
         """Connect and begin at the beginning of every partition."""
         await self._consumer.start()
-        topics = tuple(topic.full(self._settings) for topic in (NEIGHBORS, TRENDING, METRICS))
+        topics = tuple(topic.full(self._settings) for topic in followed(self._settings))
         self._consumer.assign(
             [TopicPartition(t, p) for t in topics for p in range(self._settings.partitions)]
         )
@@ -148,6 +174,10 @@ class Follower(Followed):
         for at, records in found.items():
             if at.topic == NEIGHBORS.full(self._settings):
                 self._learn(records)
+            elif at.topic == MODELS.full(self._settings):
+                self.learn_models(records)
+            elif at.topic == MODEL_SCORES.full(self._settings):
+                self.score(records)
             else:
                 of_metrics = at.topic == METRICS.full(self._settings)
                 for record in {record.key: record for record in records if record.value is not None}.values():
@@ -171,6 +201,13 @@ class Follower(Followed):
         self.flagged.update(applied.flagged)
         self.kin.described.update(applied.described)
         return None
+
+
+def followed(settings: Settings) -> list[Topic]:
+    """The topics that a worker reads whole: those of models only where lists are made from any."""
+    told = [(MODELS, set(NAMES)), (MODEL_SCORES, {external.NAME})]
+    more = [topic for topic, names in told if names.intersection(settings.components)]
+    return [NEIGHBORS, TRENDING, METRICS, *more]
 
 
 def _passed_over(record: Any, error: ValueError) -> None:

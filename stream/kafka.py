@@ -134,7 +134,8 @@ class KafkaSender:
 
     @staticmethod
     def _append(batch: Any, output: Output) -> Any:
-        return batch.append(timestamp=None, key=output.key, value=output.value, headers=list(output.headers))
+        value = None if output.tombstone else output.value
+        return batch.append(timestamp=None, key=output.key, value=value, headers=list(output.headers))
 
 
 def _topic(output: Output) -> str:

@@ -17,6 +17,8 @@ from stream.codec import Columns
 from stream.core.attribution import Impressions
 from stream.core.engaged import UserState
 from stream.core.items import Items
+from stream.core.models.external import NAME as EXTERNAL
+from stream.core.models.vectors import pack as pack_vectors
 from stream.core.preferences import preferred
 from stream.core.ranking import Ranked
 from stream.core.recommend.alike import Kin
@@ -71,11 +73,14 @@ class Lister:
     @property
     def sources(self) -> Sources:
         """What candidates are made from, as it is now."""
-        return Sources(self._follower.hood, self._follower.fill, self._kin, self.peers)
+        told, models = self._follower, self._follower.models.placed
+        return Sources(told.hood, told.fill, self._kin, self.peers, models=models)
 
     def query(self, names: Sequence[str], rows: Rows, time_ms: I64, liked: Preferred | None = None) -> Query:
         """Ask for users [U] as of times [U]."""
         query = Query.of(rows, time_ms, self._decay, self._settings.profile_items, liked)
+        if EXTERNAL in self._settings.components:
+            query = replace(query, scored=self._follower.external.of(names))
         return query if self.peers is None else replace(query, own=self.peers.slots(names))
 
     def rank(
@@ -114,6 +119,16 @@ class Lister:
     def _bought(self, rows: Rows, time_ms: I64) -> Exclude:
         since = time_ms // 1000 - int(self._settings.exclude_bought_s)
         return bought(rows, CODE["purchase"], since)
+
+    def vectors(self, rows: Rows) -> list[bytes]:
+        """Users [U] folded into the factorisations in use, as the store keeps them; b"" without any."""
+        models = self._follower.models
+        found = {
+            name: (models.versions[name], placed.vectors(rows.interest))
+            for name, placed in models.placed.items()
+            if placed.model.columns is None
+        }
+        return pack_vectors(found, len(rows))
 
     # Learning
 

@@ -17,6 +17,7 @@ from stream.contexts import Contexts
 from stream.core.items import Items
 from stream.delivery import Output, Ports
 from stream.follower import Followed
+from stream.refresh import configured, refresh
 from stream.settings import Settings
 from stream.shelf import Shelf
 from stream.shopper import Shopper
@@ -83,6 +84,15 @@ class LocalWorker:
             records = [StockRecord(next(offsets), 0, None, each.value, ()) for each in mail]
             if records:
                 await shelf.handle([bundle(INCREMENTS.name, shelf.partition, records)])
+
+    async def refresh(self) -> None:
+        """Fit the models that lists are made from, from the users as they are now."""
+        if names := configured(self.settings):
+            version = 1 + max(self.follower.models.versions.values(), default=0)
+            await refresh(self.store, self.settings, names, version, self._follow_models)
+
+    async def _follow_models(self, sent: Sequence[Output]) -> None:
+        self.follower.learn_models(sent)
 
 
 def bundle(topic: str, partition: int, records: Sequence[Record]) -> Bundle:

@@ -269,6 +269,34 @@ class Settings(BaseSettings):
     user_similarity: Literal["cosine", "pearson"] = Field(
         "cosine", description="`user-user`: how the interests of two users are compared."
     )
+    refresh_every_s: float = Field(
+        0.0,
+        ge=0,
+        description="The models among `components` (`pure-svd`, `nmf`, `autoencoder`) are fitted this often"
+        " by a worker; 0: only by `tidewise refresh`.",
+    )
+    factors: int = Field(64, ge=2, le=256, description="`pure-svd`, `nmf`: factors of an item and a user.")
+    factor_items: int = Field(
+        20_000,
+        ge=100,
+        le=200_000,
+        description="`pure-svd`, `nmf`: items of most users that are in the model (4 bytes a factor each).",
+    )
+    autoencoder_items: int = Field(
+        5000,
+        ge=100,
+        le=30_000,
+        description="`autoencoder`: N, items of most users that are in the model: fitting takes 4 N² bytes"
+        " and more, a worker 0.8 kB an item.",
+    )
+    autoencoder_penalty: float = Field(
+        100.0, gt=0, description="`autoencoder`: λ; more for few events an item."
+    )
+    model_scores_users: int = Field(
+        100_000,
+        ge=1000,
+        description="`external`: users whose newest `model-scores` a worker keeps (about 0.9 kB each).",
+    )
     list_items: int = Field(20, ge=1, le=50, description="Items in a published list.")
     exclude_bought_s: float = Field(
         30 * DAY_S, ge=0, description="Items bought within this time are not recommended again. Groceries: 0."

@@ -20,6 +20,7 @@ from stream.core.engaged import UserState
 from stream.core.engagement import Engine
 from stream.core.items import Items
 from stream.core.messages import decision_hash, message_id
+from stream.core.models.external import NAME as EXTERNAL
 from stream.core.preferences import cold, told
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, Rows, UserTable, pack
@@ -35,7 +36,7 @@ from stream.routing import Routed, Router
 from stream.segments import SegmentBoard
 from stream.settings import Settings
 from stream.signing import tick_event, verifier
-from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS, INCREMENTS, RECOMMENDATIONS
+from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS, INCREMENTS, MODEL_SCORES, RECOMMENDATIONS
 from stream.transport import Bundle
 
 I64 = NDArray[np.int64]
@@ -331,9 +332,19 @@ class Shopper:
         for name, due in result.alarms.items():
             field_of = keys.timers(part)
             yield DeleteField(field_of, name) if due is None else PutField(field_of, name, b"%d" % due)
+        yield from self._vectors(view, result, touched)
         yield from self.ledger.writes(result.attributed)
         if (mixture := self.context.lister.unstored(part)) is not None:
             yield Put(keys.mixture(part), mixture)
+
+    def _vectors(self, view: View, result: Result, touched: I64) -> Iterable[Write]:
+        vectors = self.context.lister.vectors(result.rows.take(touched))
+        for at, vector in zip(touched.tolist(), vectors, strict=True):
+            key = self.context.keys.vector(self.delivery.part, view.names[at])
+            if vector:
+                yield Put(key, vector)
+            elif view.names[at] in result.forgotten:
+                yield Delete(key)
 
     def _lists(
         self, at_version: str, view: View, result: Result, columns: Columns, touched: I64
@@ -365,6 +376,8 @@ class Shopper:
                 view=context.keys.recs(name),
                 expires_s=86_400 if gone else 0,
             )
+            if gone and EXTERNAL in context.settings.components:
+                yield Output(MODEL_SCORES.name, name.encode(), b"", tombstone=True)
 
     def _messages(self, result: Result, columns: Columns) -> Iterable[Output]:
         for kind, topic, said in (

@@ -39,6 +39,10 @@ TRENDING = Topic("trending", "partition", "The top 200 of each item partition. C
 METRICS = Topic(
     "metrics", "partition", "What lists bring about, counted by each partition. Compacted.", _COMPACT
 )
+MODELS = Topic("models", "model and chunk", "Models fitted now and then, packed. Compacted.", _COMPACT)
+MODEL_SCORES = Topic(
+    "model-scores", "user", "What models trained elsewhere say; you write it. Compacted.", _COMPACT
+)
 ENGAGEMENTS = Topic("engagements", "user", "Messages to users: nudges, and their revocations.")
 DECISIONS = Topic("decisions", "user", "Why a nudge was sent, held or suppressed.")
 DEAD_LETTERS = Topic(
@@ -53,6 +57,8 @@ TOPICS = (
     NEIGHBORS,
     TRENDING,
     METRICS,
+    MODELS,
+    MODEL_SCORES,
     ENGAGEMENTS,
     DECISIONS,
     DEAD_LETTERS,
@@ -70,6 +76,7 @@ def config_of(topic: Topic, settings: Settings) -> dict[str, str]:
         CATALOG.name: mail,
         INCREMENTS.name: 8 * sent,
         NEIGHBORS.name: 2 * sent,
+        MODELS.name: 2 * sent,
         DEAD_LETTERS.name: 2 * mail,
     }
     return topic.config | {"max.message.bytes": str(most.get(topic.name, sent))}

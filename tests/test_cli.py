@@ -43,7 +43,7 @@ from tests.e2e.harness import environment
 
 COMMANDS = (
     *("up", "worker", "demo", "replay", "validate", "metrics", "digest", "mend", "doctor"),
-    *("evaluate", "compare", "explain"),
+    *("evaluate", "compare", "refresh", "explain"),
     *("topics create", "lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
 )
 GOOD = b'{"id":"e1","type":"view_item","time":"2026-05-01T12:30:00Z","user":"ann","item":"mug"}'

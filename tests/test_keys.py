@@ -30,6 +30,7 @@ EXACT = {
     "meta": "tidewise:{u3}:meta",
     "mixture": "tidewise:{u3}:mixture",
     "user": "tidewise:{u3}:user:Zoë",
+    "vector": "tidewise:{u3}:vector:Zoë",
     "engagement": "tidewise:{u3}:engagement:Zoë",
     "attribution": "tidewise:{u3}:attribution:Zoë",
     "counts": "tidewise:{u3}:counts",

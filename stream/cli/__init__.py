@@ -6,7 +6,7 @@ import logging
 
 import typer
 
-from stream.cli import data, evaluation, explain, look, run
+from stream.cli import data, evaluation, explain, look, refreshing, run
 from stream.cli.common import CODES, told
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ data.register(app)
 look.register(app)
 explain.register(app)
 evaluation.register(app)
+refreshing.register(app)
 
 
 def main() -> None:

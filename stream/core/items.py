@@ -62,6 +62,11 @@ class Items:
                 found[at] = self._append(key, None)
         return found
 
+    def known(self, hashes: U64) -> I32:
+        """Local ids [n] of 64-bit hashes [n], −1 for those nobody has named or counted here yet."""
+        get = self._by_hash.get
+        return np.array([get(h, -1) for h in hashes.tolist()], dtype=np.int32)
+
     def add(self, name: str) -> int:
         """Local id of one name, added if new; names an id that was known by its hash only."""
         if (known := self._by_name.get(name)) is not None:

@@ -36,6 +36,8 @@ MOST = 50
 """Candidates a user."""
 CHUNK = 64
 """Users at a time, so that their scores for all items stay in the cache."""
+_NOISE = np.float32(1e-5)
+"""Less than this share of a user's best score is but rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,8 @@ def _best(placed: Placed, rows: Csr, hidden: Bool) -> tuple[I32, F32, I32]:
     rank = np.arange(len(row)) - np.searchsorted(row, np.arange(len(scores)))[row]
     order, to = order[rank < width], (row[rank < width], rank[rank < width])
     found[to], values[to] = column[order], score[order]
+    noise = values < _NOISE * values[:, :1]
+    found[noise], values[noise] = -1, 0
     main = placed.main(rows, found)
     return _local(placed, found), values, _local(placed, main)
 
