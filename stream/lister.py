@@ -27,6 +27,7 @@ from stream.core.recommend.mixture import Mixture, Targets
 from stream.core.recommend.peers import NAME as USER_USER
 from stream.core.recommend.peers import Peers
 from stream.core.recommend.query import Query
+from stream.core.recommend.trend import Trends
 from stream.core.step import Result, View
 from stream.core.users import Rows, bought
 from stream.core.weights import Decay
@@ -62,7 +63,7 @@ class Lister:
     def __init__(self, settings: Settings, items: Items, follower: Followed) -> None:
         self._settings, self._items, self._follower = settings, items, follower
         self._decay = Decay(int(settings.interest_half_life_s * 1000))
-        self._kin = Kin()
+        self._kin, self._trends = Kin(), Trends()
         self._shaper = Shaper(settings, items, follower.hood)
         self._stored: dict[str, int] = {}
         met = USER_USER in settings.components
@@ -74,7 +75,7 @@ class Lister:
     def sources(self) -> Sources:
         """What candidates are made from, as it is now."""
         told, models = self._follower, self._follower.models.placed
-        return Sources(told.hood, told.fill, self._kin, self.peers, models=models)
+        return Sources(told.hood, told.fill, self._kin, self.peers, models=models, trends=self._trends)
 
     def query(self, names: Sequence[str], rows: Rows, time_ms: I64, liked: Preferred | None = None) -> Query:
         """Ask for users [U] as of times [U]."""

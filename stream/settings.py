@@ -304,6 +304,13 @@ class Settings(BaseSettings):
     trending_half_life_s: float = Field(
         DAY_S, ge=3600, description="Half-life of popularity in `trending` (72 hourly buckets)."
     )
+    usual_half_life_s: float = Field(
+        28 * DAY_S,
+        ge=7 * DAY_S,
+        le=364 * DAY_S,
+        description="Half-life of what is usual for an item, against which `trending:rising` is measured"
+        " (54 weekly buckets).",
+    )
     publish_s: float = Field(
         0.1, ge=0.01, description="Changed neighbour lists are gathered this long, then published once."
     )

@@ -24,8 +24,10 @@ from stream.core.content import category_of, item_tokens
 from stream.core.items import Items, item_hash
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, pack_records
 from stream.core.ranking import nearest
+from stream.core.recommend.trend import SEGMENTS, Trends
 from stream.core.rows import Rows
-from stream.core.trending import Popularity, top_record
+from stream.core.trending import HOURS, Popularity, top_record
+from stream.core.usual import last_year, per_day, steady
 from stream.core.vectors import quantised
 from stream.core.weights import Decay
 from stream.delivery import Delivery, Effects, Output, Ports
@@ -43,6 +45,7 @@ from stream.transport import Bundle
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
 I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
 N = TypeVar("N", bound=np.generic)
 log = structlog.get_logger(__name__)
@@ -146,7 +149,9 @@ class Shelf:
         self._next: dict[str, tuple[float, float]] = {}
         self._busy = False
         self._trended: list[tuple[str, float]] = []
-        self._merged: list[tuple[str, float]] = []
+        self._merged: dict[str, list[tuple[str, float]]] = {}
+        self._trends = Trends()
+        self._week_ms = 0
 
     async def take(self) -> None:
         """Become the owner, and start from what the store holds."""
@@ -160,7 +165,7 @@ class Shelf:
         await self.delivery.take()
         (stored,) = await self.delivery.session.get([context.keys.meta(self.delivery.part)])
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
-        await self._load(context.follower.hood.active(mine.astype(np.int32), context.popularity.hours))
+        await self._load(context.follower.hood.active(mine.astype(np.int32), HOURS))
         # Flags may have changed, and older records may have landed, while nobody here owned the partition.
         self.note(context.follower.stale, set(np.flatnonzero(context.follower.hood.blocked).tolist()))
 
@@ -351,8 +356,8 @@ class Shelf:
                 hashes=np.where(held, context.items.hashes[top.cols], np.uint64(0)),
                 weights=(top.weights * factor[:, None]).astype(np.float32),
                 born=context.rows.born(ids),
-                usual=self._usual(ids),
-                season=self._season(ids),
+                usual=self._usual(ids, last),
+                season=self._season(ids, last),
                 group=np.array([each.group for each in told], dtype=np.uint64),
                 category=np.array([each.category for each in told], dtype=np.uint64),
                 t=np.array([len(each.tokens) for each in told], dtype=np.int64),
@@ -373,13 +378,17 @@ class Shelf:
             told = self._told[at] = Told.of(self.catalog[at])
         return told
 
-    def _usual(self, ids: I32) -> F32:
-        """Popularity [r] of items with the long decay; 0: not known yet."""
-        return np.zeros(len(ids), dtype=np.float32)
+    def _usual(self, ids: I32, last: I64) -> F32:
+        """The popularity [r] that would be usual for items, as of times ``last`` [r]."""
+        context, settings = self.context, self.context.settings
+        born = context.rows.born(ids)
+        rate = per_day(context.popularity.weeks, ids, last, born, settings.usual_half_life_s)
+        return (rate * steady(settings.trending_half_life_s)).astype(np.float32)
 
-    def _season(self, ids: I32) -> F32:
-        """These weeks last year against that year's mean, of items: [r]; 0: not known yet."""
-        return np.zeros(len(ids), dtype=np.float32)
+    def _season(self, ids: I32, last: I64) -> F32:
+        """The popularity [r] of items in the same weeks of last year, as of the newest week that is known."""
+        rate = last_year(self.context.popularity.weeks, ids, np.maximum(last, self._week_ms))
+        return (rate * steady(self.context.settings.trending_half_life_s)).astype(np.float32)
 
     def _last(self, ids: I32) -> NDArray[np.int64]:
         """Times [r] of the newest event of items: to the ms where it made a pair, else to the hour."""
@@ -425,6 +434,7 @@ class Shelf:
         context, half_life = self.context, self.context.settings.trending_half_life_s
         everything = np.arange(len(context.items), dtype=np.int32)
         mine = everything[context.part_of.of(everything) == self.partition]
+        self._turn(mine)
         hour = context.popularity.newest_hour(mine)
         ids, scores = context.popularity.top(mine, TOP_ITEMS, half_life, hour)
         top = [
@@ -438,13 +448,43 @@ class Shelf:
         if self.partition == 0:
             await self._publish_merged()
 
+    def _turn(self, mine: I32) -> None:
+        """When a new week began: items that rest have another season. Those not in memory are passed over,
+        unless their record tells one."""
+        context, hood = self.context, self.context.follower.hood
+        weeks = context.popularity.weeks
+        begins = weeks.start_ms(weeks.newest_of(mine).max(initial=0, keepdims=True))
+        if int(begins[0]) > self._week_ms:
+            self._week_ms = int(begins[0])
+            hood.reserve()
+            # Of weeks alone: asking a row for its newest event would make one where none is in memory.
+            moved = self._season(mine, np.zeros(len(mine), dtype=np.int64)) != hood.season[mine]
+            self.unpublished.update(mine[moved].tolist())
+
     async def _publish_merged(self) -> None:
-        top = self.context.follower.shown(self.context.settings.list_items)
-        if top and top != self._merged:
-            at_version, now_ms = version(*self._version()), self.ports.now_ms()
-            view = views.trending_view(at_version, f"trending-{at_version}", now_ms, top)
-            await self.ports.store.put_views([View(self.context.keys.trending(), view)])
-            self._merged = top
+        """The views of what is popular, on the rise, and in season, where they changed."""
+        context, n = self.context, self.context.settings.list_items
+        tops = {"": context.follower.shown(n)} | {name: self._leading(name, n) for name in SEGMENTS}
+        changed = {name: top for name, top in tops.items() if top and top != self._merged.get(name)}
+        if not changed:
+            return
+        at_version, now_ms = version(*self._version()), self.ports.now_ms()
+        found = [
+            View(
+                context.keys.trending(name),
+                views.trending_view(at_version, f"{name or 'trending'}-{at_version}", now_ms, top),
+            )
+            for name, top in changed.items()
+        ]
+        await self.ports.store.put_views(found)
+        self._merged |= changed
+
+    def _leading(self, channel: str, n: int) -> list[tuple[str, float]]:
+        """The best ``n`` of a channel of component `trend`, by name."""
+        hood = self.context.follower.hood
+        self._trends.learn(hood)
+        ids, scores = self._trends.top(hood, channel, n)
+        return [(hood.items.name(at), score) for at, score in zip(ids.tolist(), scores.tolist(), strict=True)]
 
     def note(self, stale: Set[int], flagged: Set[int], kin: I32 = _NONE) -> set[int]:
         """Publish again what an older record overwrote, lists that hold an item whose flag changed, and those

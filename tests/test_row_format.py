@@ -54,7 +54,7 @@ def by_struct(row: Row) -> bytes:
     """The layout of docs/keyspace.md, written out; pairs as they come."""
     name, evicted, base, forward, backward, last, pairs = row
     born = born_of(row)
-    head = struct.pack("<BBHHHiI", 1, evicted, len(name), len(pairs), 0, base, born)
+    head = struct.pack("<BBHHHiI", 2, evicted, len(name), len(pairs), 0, base, born)
     head += struct.pack("<qqq", forward, backward, last)
     return head + name + b"".join(struct.pack("<Qq", key, weight) for key, weight in pairs)
 
@@ -127,8 +127,13 @@ def test_short_heads_that_add_up_to_a_whole_one_are_refused() -> None:
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="format 2"):
-        unpack([by_struct(ONE), b"\x02" + by_struct(ONE)[1:]])
+    with pytest.raises(ValueError, match="format 3"):
+        unpack([by_struct(ONE), b"\x03" + by_struct(ONE)[1:]])
+
+
+def test_format_1_can_still_be_read() -> None:
+    found, rests = unpack([b"\x01" + by_struct(ONE)[1:] + b"popularity", by_struct(ONE)])
+    assert (pack(found), rests) == ([by_struct(ONE)] * 2, [b"popularity", b""])
 
 
 @pytest.mark.parametrize("weight", [-1, 2**WEIGHT_BITS])

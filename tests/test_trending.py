@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
+from collections.abc import Callable
+from datetime import date, timedelta
 from itertools import pairwise
 
 import numpy as np
@@ -10,13 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.core.items import Items, item_hash
-from stream.core.trending import HOURS, Popularity, merge, top_record
+from stream.core.trending import HOURS, WEEKS, Popularity, merge, top_record
 
 HOUR = 3_600_000
 FIRST = 490_000
 NAMES = [f"i{at}" for at in range(5)]
 EVENT = st.tuples(
-    st.sampled_from(NAMES), st.integers(FIRST * HOUR, (FIRST + 100) * HOUR), st.integers(0, 128)
+    st.sampled_from(NAMES),
+    st.one_of(
+        st.integers(FIRST * HOUR, (FIRST + 100) * HOUR), st.integers(FIRST * HOUR, (FIRST + 13_000) * HOUR)
+    ),
+    st.integers(0, 128),
 )
 Events = list[tuple[str, int, int]]
 
@@ -43,27 +49,48 @@ def everything(items: Items) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
 
 def buckets(events: Events) -> dict[str, dict[int, int]]:
     """Oracle: (item → hour → units) within 72 hours of each item's newest hour."""
+    return windows(events, lambda time: time // HOUR, HOURS)
+
+
+def weekly(events: Events) -> dict[str, dict[int, int]]:
+    """Oracle: (item → week → units) within 54 weeks of each item's newest week."""
+    return windows(events, week_of, WEEKS)
+
+
+def week_of(time_ms: int) -> int:
+    """Weeks since the one of 1 January 1970, by the calendar."""
+    day = date(1970, 1, 1) + timedelta(days=time_ms // (24 * HOUR))
+    monday = day - timedelta(days=day.weekday())
+    return (monday - date(1969, 12, 29)).days // 7
+
+
+def windows(events: Events, bucket: Callable[[int], int], most: int) -> dict[str, dict[int, int]]:
     found: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for name, time, units in events:
         if units:
-            found[name][time // HOUR] += units
+            found[name][bucket(time)] += units
     return {
-        name: {hour: units for hour, units in hours.items() if hour > max(hours) - HOURS}
-        for name, hours in found.items()
+        name: {at: min(units, 2**28 - 1) for at, units in each.items() if at > max(each) - most}
+        for name, each in found.items()
     }
 
 
-def section(hours: dict[int, int]) -> bytes:
+def section(hours: dict[int, int], form: str = "<iI") -> bytes:
     return struct.pack("<H", len(hours)) + b"".join(
-        struct.pack("<iI", *pair) for pair in sorted(hours.items())
+        struct.pack(form, *pair) for pair in sorted(hours.items())
     )
+
+
+def sections(events: Events, names: list[str]) -> list[bytes]:
+    """What is stored of items: hours, then weeks."""
+    hours, weeks = buckets(events), weekly(events)
+    return [section(hours.get(name, {})) + section(weeks.get(name, {}), "<HI") for name in names]
 
 
 @given(st.lists(EVENT, max_size=40))
 def test_buckets_are_those_of_a_dictionary(events: Events) -> None:
     popularity, items = fresh(events)
-    held = buckets(events)
-    assert popularity.pack(items.ids(NAMES)) == [section(held.get(name, {})) for name in NAMES]
+    assert popularity.pack(items.ids(NAMES)) == sections(events, NAMES)
 
 
 @given(
@@ -77,7 +104,7 @@ def test_order_and_cuts_change_nothing(events: Events, random: object, cuts: lis
     for start, end in pairwise(bounds):
         add(popularity, items, shuffled[start:end])
     expected, others = fresh(events)
-    np.testing.assert_array_equal(popularity.newest, expected.newest)
+    np.testing.assert_array_equal(popularity.hours.newest, expected.hours.newest)
     assert popularity.pack(everything(items)) == expected.pack(everything(others))
 
 
@@ -117,13 +144,15 @@ def test_top_is_that_of_brute_force(events: Events, later: int, half_life_s: flo
 @given(st.lists(EVENT, max_size=30), st.lists(EVENT, max_size=10))
 def test_what_is_packed_goes_on_as_if_it_had_stayed(before: Events, after: Events) -> None:
     popularity, items = fresh(before)
-    sections = popularity.pack(everything(items))
-    loaded, others = fresh([("i0", (FIRST + 500) * HOUR, 8)])
-    loaded.unpack(others.ids(NAMES), sections)
+    stored = popularity.pack(everything(items))
+    loaded, others = fresh([("i0", (FIRST + 20_000) * HOUR, 8)])
+    loaded.unpack(others.ids(NAMES), stored)
     for one, dictionary in ((popularity, items), (loaded, others)):
         add(one, dictionary, after)
-    np.testing.assert_array_equal(loaded.newest, popularity.newest)
-    np.testing.assert_array_equal(loaded.counts, popularity.counts)
+    for name in ("hours", "weeks"):
+        for array in ("newest", "counts"):
+            found, expected = (getattr(getattr(of, name), array) for of in (loaded, popularity))
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_ties_go_by_ascending_hash_and_dropped_items_are_gone() -> None:
@@ -134,24 +163,25 @@ def test_ties_go_by_ascending_hash_and_dropped_items_are_gone() -> None:
     popularity.drop(items.ids(NAMES[:3]))
     top, _ = popularity.top(everything(items), 9, 86_400.0)
     assert {items.name(at) for at in top.tolist()} == set(NAMES[3:])
-    assert popularity.pack(items.ids(NAMES[:1])) == [b"\0\0"]
+    assert popularity.pack(items.ids(NAMES[:1])) == [b"\0\0" * 2]
 
 
 def test_what_comes_after_its_window_is_dropped_and_counted() -> None:
-    popularity, items = fresh([("i0", (FIRST + HOURS) * HOUR, 8)])
-    add(
-        popularity,
-        items,
-        [("i0", (FIRST + 1) * HOUR - 1, 8), ("i0", (FIRST + 1) * HOUR, 8), ("i1", FIRST * HOUR, 8)],
-    )
+    first = [("i0", (FIRST + HOURS) * HOUR, 8)]
+    late = [("i0", (FIRST + 1) * HOUR - 1, 8), ("i0", (FIRST + 1) * HOUR, 8), ("i1", FIRST * HOUR, 8)]
+    popularity, items = fresh(first)
+    add(popularity, items, late)
     assert popularity.dropped == 1
-    assert popularity.pack(items.ids(["i0"])) == [section({FIRST + 1: 8, FIRST + HOURS: 8})]
+    assert popularity.pack(items.ids(["i0"])) == sections(first + late, ["i0"])
+    hours = section({FIRST + 1: 8, FIRST + HOURS: 8})
+    assert popularity.pack(items.ids(["i0"]))[0].startswith(hours)
 
 
 def test_a_bucket_saturates() -> None:
     popularity, items = fresh([("i0", FIRST * HOUR, 2**28 - 5), ("i0", FIRST * HOUR, 128)])
     add(popularity, items, [("i0", FIRST * HOUR, 128)])
-    assert popularity.pack(items.ids(["i0"])) == [section({FIRST: 2**28 - 1})]
+    most, week = 2**28 - 1, week_of(FIRST * HOUR)
+    assert popularity.pack(items.ids(["i0"])) == [section({FIRST: most}) + section({week: most}, "<HI")]
 
 
 def test_scores_of_full_buckets_are_exact() -> None:
@@ -181,17 +211,34 @@ def test_the_arrays_grow_with_the_dictionary() -> None:
     assert popularity.scores(items.ids(["later"]), 86_400.0, FIRST).tolist() == [0.0]
 
 
-@pytest.mark.parametrize("damaged", [b"\1\0", b"\0\0x", b"\1", section({FIRST: 1})[:-1]])
+WHOLE = section({FIRST: 1}) + section({2916: 1}, "<HI")
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *(b"\1\0", b"\0\0x", b"\1", WHOLE[:9], WHOLE[:-1], WHOLE + b"x", section({FIRST: 2**28})),
+        section(dict.fromkeys(range(FIRST, FIRST + 73), 1)),
+        b"\0\0" + section(dict.fromkeys(range(55), 1), "<HI"),
+    ],
+)
 def test_damaged_sections_are_refused(damaged: bytes) -> None:
     popularity, items = fresh()
     with pytest.raises(ValueError, match="damaged"):
-        popularity.unpack(items.ids(["i0", "i1"]), [section({FIRST: 1}), damaged])
+        popularity.unpack(items.ids(["i0", "i1"]), [WHOLE, damaged])
 
 
 def test_an_item_never_seen_has_no_section() -> None:
     popularity, items = fresh([("i0", FIRST * HOUR, 8)])
-    popularity.unpack(items.ids(["i0", "i1"]), [b"", section({FIRST: 4})])
-    assert popularity.pack(items.ids(["i0", "i1"])) == [b"\0\0", section({FIRST: 4})]
+    stored = section({FIRST: 4}) + section({2916: 8}, "<HI")
+    popularity.unpack(items.ids(["i0", "i1"]), [b"", stored])
+    assert popularity.pack(items.ids(["i0", "i1"])) == [b"\0\0" * 2, stored]
+
+
+def test_before_format_2_no_weeks_were_counted() -> None:
+    popularity, items = fresh([("i0", FIRST * HOUR, 8)])
+    popularity.unpack(items.ids(["i0"]), [section({FIRST: 4})])
+    assert popularity.pack(items.ids(["i0"])) == [section({FIRST: 4}) + b"\0\0"]
 
 
 def test_merging_brings_partitions_to_one_hour() -> None:

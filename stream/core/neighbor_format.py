@@ -68,10 +68,10 @@ class Records:
     HAS_PRICE); ``popularity`` [r] decayed; ``hashes`` [r, K], heaviest first, of which the first ``k`` [r]
     count (what stands behind them is not packed, and is 0 after unpacking).
 
-    ``born`` [r] time of the first event, ms, 0 unknown; ``usual`` [r] popularity with the long decay;
-    ``season`` [r] these weeks last year against that year's mean, 0 unknown; ``group``, ``category`` [r]
-    hashes, 0 none. ``tokens``, ``token_weights`` [r, T]: the first ``t`` [r] count. ``vectors`` [r, D] a unit
-    vector in 127ths of its largest component: the first ``dims`` [r] count.
+    ``born`` [r] time of the first event, ms, 0 unknown; ``usual`` [r] the popularity that would be
+    usual and ``season`` [r] that of the same weeks last year (`stream.core.usual`), 0 none or unknown;
+    ``group``, ``category`` [r] hashes, 0 none. ``tokens``, ``token_weights`` [r, T]: the first ``t`` [r]
+    count. ``vectors`` [r, D] a unit vector in 127ths of its largest component: the first ``dims`` [r] count.
     """
 
     flags: U8

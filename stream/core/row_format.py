@@ -1,8 +1,9 @@
-"""The packed co-occurrence row, format 1: private bytes behind the key `row`. Pure.
+"""The packed co-occurrence row, format 2: private bytes behind the key `row`. Pure.
 
 Little-endian: format u8, flags u8 (1 = evicted), name length u16, pairs u16, pad u16, base period i32, first
 event u32 s, forward sum i64, backward sum i64, newest event i64 ms; the name (utf-8); then per pair, by
-ascending hash, hash u64, weight i64. The item's popularity (`stream.core.trending`) stands behind it.
+ascending hash, hash u64, weight i64. The item's popularity (`stream.core.trending`) stands behind it: hours,
+and from format 2 on weeks. Format 1 can still be read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 Bool = NDArray[np.bool_]
 
-ROW_FORMAT = 1
+ROW_FORMAT = 2
+_READABLE = (1, ROW_FORMAT)
 _EVICTED = 1
 _WIDE = 256
 """Pairs a row holds at most; a place among them has 8 bits."""
@@ -103,7 +105,7 @@ def unpack(blobs: Sequence[bytes]) -> tuple[PackedRows, list[bytes]]:
     head = np.frombuffer(b"".join(blob[: _HEADER.itemsize] for blob in blobs), dtype=_HEADER)
     if len(head) != len(blobs):
         raise ValueError("a row is shorter than its header: the stored bytes are damaged")
-    if (strange := head["format"][head["format"] != ROW_FORMAT]).size:
+    if (strange := head["format"][~np.isin(head["format"], _READABLE)]).size:
         raise ValueError(
             f"a row has format {strange[0]}, not {ROW_FORMAT}: upgrade Tidewise or use another prefix"
         )

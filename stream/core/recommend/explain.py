@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.recommend import alike, kernel, personal, popular
+from stream.core.recommend import alike, kernel, personal, popular, trend
 from stream.core.recommend.lists import Found, Recommender, Sources
 from stream.core.recommend.mixture import KINDS, LEAST
 from stream.core.recommend.query import Query
@@ -146,6 +146,7 @@ _ABSENT = {
     personal.NAME: "repeat: the user had nothing to do with it",
     alike.NAME: f"content: it is not among the {alike.KIN} items most like one of the three newest",
     popular.NAME: f"popular: it is not among the {popular.CANDIDATES} best that are trending",
+    trend.NAME: f"trend: it is among the {trend.CANDIDATES} best of none of its channels",
 }
 
 
@@ -209,6 +210,9 @@ def _entries(
     """What a component gave for an item in one of its channels, the largest first."""
     if component == popular.NAME:
         return [Entry(None, float(value), _popular(sources, item)) for value in _shares(sources, item)]
+    if component == trend.NAME:
+        value = float(sources.trends.of(np.array([item], dtype=np.int32))[channel, 0])
+        return [Entry(None, value, _trend(sources, item))]
     given = found.candidates.parts[part]
     values = given.values[channel]
     if values is None:
@@ -288,6 +292,11 @@ def _items_ago(query: Query, owner: int) -> int:
 
 def _popular(sources: Sources, item: int) -> Figures:
     return {"popularity": float(sources.hood.popularity[item])}
+
+
+def _trend(sources: Sources, item: int) -> Figures:
+    now, usual = sources.hood.at_once(item + 1)
+    return {"now": float(now[item]), "usual": float(usual[item]), "season": float(sources.hood.season[item])}
 
 
 def _shares(sources: Sources, item: int) -> F32:

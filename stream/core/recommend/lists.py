@@ -7,7 +7,7 @@ all come here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stream.core.models import ease, external, nmf, placed, pure_svd
 from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked, best_first, reaching
-from stream.core.recommend import alike, kernel, peers, personal, popular
+from stream.core.recommend import alike, kernel, peers, personal, popular, trend
 from stream.core.recommend.candidates import Candidates, Entries, evidence, unite
 from stream.core.recommend.mixture import Features, Mixture, Targets, kind_of
 from stream.core.recommend.query import Query
@@ -43,15 +43,21 @@ class Sources:
     kin: alike.Kin
     peers: peers.Peers | None = None
     models: Mapping[str, placed.Placed] | None = None
+    trends: trend.Trends = field(default_factory=trend.Trends)
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """What gives candidates: its channels, each with the strategy it is shown as."""
+    """What gives candidates: its channels, each with the strategy it is shown as.
+
+    ``evidence`` [channels, J], where a component has any that is the same for all users, is given for all
+    candidates, not only for its own.
+    """
 
     channels: tuple[str, ...]
     strategies: tuple[str, ...]
     entries: Callable[[Sources, Query], Entries]
+    evidence: Callable[[Sources, I32], F32] | None = None
 
 
 def _modelled(name: str, strategy: str) -> Component:
@@ -79,6 +85,13 @@ COMPONENTS: dict[str, Component] = {
         ("popular",),
         ("trending",),
         lambda sources, query: popular.entries(sources.hood, query, sources.trending),
+        lambda sources, item: popular.evidence(sources.hood, item, sources.trending)[None],
+    ),
+    trend.NAME: Component(
+        trend.CHANNELS,
+        ("trending",) * len(trend.CHANNELS),
+        lambda sources, query: trend.entries(sources.hood, query, sources.trends),
+        lambda sources, item: sources.trends.of(item),
     ),
     peers.NAME: Component(
         ("user-user",),
@@ -127,9 +140,12 @@ class Recommender:
         """The candidates of users, at most `CHUNK`, with their evidence and features."""
         parts = [part.entries(sources, query) for part in self.components]
         candidates = unite(parts)
-        if popular.NAME in self.names:
-            channel = self.channels.index("popular")
-            candidates.values[channel] = popular.evidence(sources.hood, candidates.item, sources.trending)
+        begin = 0
+        for part in self.components:
+            end = begin + len(part.channels)
+            if part.evidence is not None:
+                candidates.values[begin:end] = part.evidence(sources, candidates.item)
+            begin = end
         return Found(candidates, self._features(sources, query, candidates), kind_of(query.interest.events))
 
     def _features(self, sources: Sources, query: Query, candidates: Candidates) -> Features:
