@@ -35,6 +35,9 @@ STRATEGY = dict.fromkeys(("far", "near", "last", "alike"), "item-item") | {
     "repeat": "repeat", "lately": "repeat", "return": "return", "content": "content", "popular": "trending",
 }  # fmt: skip
 """What each channel is shown as; a prefix "item-item" is left out."""
+COMPONENT = dict.fromkeys(("far", "near", "last", "alike"), "item-item") | {
+    "repeat": "repeat", "lately": "repeat", "return": "repeat", "content": "content", "popular": "popular",
+}  # fmt: skip
 CHANNELS = tuple(name.removeprefix("item-item ") for name in Recommender(COMPONENTS).channels)
 
 Evidence = dict[str, dict[str, list[tuple[float, str | None]]]]
@@ -162,7 +165,7 @@ def item_item(world: World, user: User) -> Iterator[tuple[str, str, float, str |
     """(channel, item, value, because) of the neighbours of the profile."""
     least = min(20, world.neighbors)
     for k, i in enumerate(user.profile):
-        length = round(world.neighbors + (least - world.neighbors) * k / (PROFILE - 1))
+        length = world.neighbors if k < PROFILE / 2 else least
         for place, j in enumerate(list(world.shop[i].list if i in world.shop else {})[:length]):
             if world.shown(j):
                 s = world.similarity(i, j)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.core.recommend.candidates import Candidates, Entries, evidence, unite
+from stream.core.recommend.candidates import Candidates, Entries, unite
 from stream.core.recommend.lists import best
 from stream.core.recommend.mixture import KINDS, Features, Mixture, Targets, kind_of
 
@@ -15,7 +16,7 @@ Entry = tuple[int, float, int]
 """Item, value, because."""
 
 
-def part(rows: list[list[Entry]], channels: int = 1, distinct: bool = False) -> Entries:
+def part(rows: list[list[Entry]], channels: int = 1) -> Entries:
     """Entries as a component gives them; channel c has c + 1 times the value."""
     width = max((len(row) for row in rows), default=0)
     item = np.full((len(rows), width), -1, dtype=np.int32)
@@ -25,7 +26,7 @@ def part(rows: list[list[Entry]], channels: int = 1, distinct: bool = False) -> 
         for k, (i, value, why) in enumerate(row):
             item[u, k], because[u, k] = i, why
             values[:, u, k] = value * np.arange(1, channels + 1)
-    return Entries(item, tuple(values), because, distinct)
+    return Entries(item, tuple(values), because)
 
 
 def once(rows: list[list[Entry]]) -> list[list[Entry]]:
@@ -43,7 +44,7 @@ batches = st.integers(1, 4).flatmap(
 
 
 def united(many: list[list[Entry]], few: list[list[Entry]]) -> Candidates:
-    return unite([part(many, channels=2), part(once(few), distinct=True)])
+    return unite([part(once(few)), part(many, channels=2)])
 
 
 @given(batches)
@@ -53,30 +54,56 @@ def test_the_union_sums_what_names_the_same_item(batch: tuple[list[list[Entry]],
     expected: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for u, row in enumerate(many):
         for i, value, _ in row:
-            expected[u, i][0] += value
-            expected[u, i][1] += 2 * value
+            expected[u, i][1] += value
+            expected[u, i][2] += 2 * value
     for u, row in enumerate(once(few)):
         for i, value, _ in row:
-            expected[u, i][2] += value
+            expected[u, i][0] += value
     at = list(zip(found.row.tolist(), found.item.tolist(), strict=True))
     assert at == sorted(expected)
     assert found.values.T.tolist() == [expected[key] for key in at]
     assert found.start.tolist() == [sum(u < row for u, _ in at) for row in range(len(many) + 1)]
 
 
-@given(batches)
-def test_the_evidence_is_the_largest_entry_the_first_of_equal_ones(
-    batch: tuple[list[list[Entry]], list[list[Entry]]],
+@given(batches, st.tuples(*[st.sampled_from([0.0, 0.5, 1.0, 2.0])] * 3), st.sampled_from([0.0, 0.75, 40.0]))
+def test_the_reason_is_the_largest_entry_of_the_component_that_says_most(
+    batch: tuple[list[list[Entry]], list[list[Entry]]], weights: tuple[float, ...], everywhere: float
 ) -> None:
     many, few = batch
     found = united(many, few)
-    every = np.arange(len(found.item))
-    for number, rows in enumerate((many, once(few))):
-        expected = []
-        for u, i in zip(found.row.tolist(), found.item.tolist(), strict=True):
-            mine = [(-value, k, why) for k, (item, value, why) in enumerate(rows[u]) if item == i]
-            expected.append(min(mine)[2] if mine else -1)
-        assert evidence(found, every, number, 0).tolist() == expected
+    if everywhere:
+        found = replace(found, everywhere={1: np.full(len(found.item), everywhere, dtype=np.float32)})
+    weighed = found.weighed(np.repeat(np.array(weights)[:, None], len(many), axis=1))
+    channel, because = weighed.reasons(np.arange(len(found.item)))
+    expected = []
+    for u, i in zip(found.row.tolist(), found.item.tolist(), strict=True):
+        told: list[tuple[float, int, int, int]] = []
+        for rows, own in ((once(few), weights[:1]), (many, weights[1:])):
+            # Channel c of a part has c + 1 times the value.
+            scale = [weight * (c + 1) for c, weight in enumerate(own)]
+            mine = [
+                (-value * sum(scale), k, why) for k, (item, value, why) in enumerate(rows[u]) if item == i
+            ]
+            if mine:
+                first = 0 if rows is not many else 1
+                told.append(
+                    (sum(v for v, *_ in mine), len(told), first + int(np.argmax(scale)), min(mine)[2])
+                )
+        share, _, best, why = min(told)
+        expected.append((1, -1) if everywhere * weights[1] > -share else (best, why))
+    assert list(zip(channel.tolist(), because.tolist(), strict=True)) == expected
+
+
+@given(batches)
+def test_the_first_part_leads_to_its_entries(batch: tuple[list[list[Entry]], list[list[Entry]]]) -> None:
+    many, few = batch
+    at, entry = united(many, few).leading()
+    numbered = [(u, i) for u, row in enumerate(once(few)) for i, *_ in row]
+    assert sorted(entry.tolist()) == list(range(len(numbered)))
+    found = united(many, few)
+    assert [numbered[e] for e in entry.tolist()] == list(
+        zip(found.row[at].tolist(), found.item[at].tolist(), strict=True)
+    )
 
 
 @given(batches, st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8)), max_size=5))
@@ -138,14 +165,16 @@ def some(users: int = 3, seed: int = 3) -> tuple[Candidates, Features, np.ndarra
             for _ in range(users)
         ]
 
-    found = unite([part(rows(20), channels=2), part(once(rows(6)), distinct=True)])
-    at = found.places(1)
-    return found, Features(at, rng.random((2, len(at))).astype(np.float32)), kind_of(np.arange(users) * 6)
+    many, few = rows(20), once(rows(6))
+    found = unite([part(few), part(many, channels=2)])
+    at, entry = found.leading()
+    values = rng.random((2, len(at))).astype(np.float32)
+    return found, Features(at, entry, values), kind_of(np.arange(users) * 6)
 
 
 def slow_scores(mixture: Mixture, found: Candidates, features: Features, kind: np.ndarray) -> np.ndarray:
     g = np.zeros((len(mixture.v), len(found.item)))
-    g[:, features.at] = features.values
+    g[:, features.at] = features.values[:, features.entry]
     scores = np.zeros(len(found.item))
     for u in range(len(found.start) - 1):
         mine = np.flatnonzero(found.row == u)
@@ -159,11 +188,15 @@ def slow_scores(mixture: Mixture, found: Candidates, features: Features, kind: n
     return scores
 
 
+def scores_of(mixture: Mixture, found: Candidates, features: Features, kind: np.ndarray) -> np.ndarray:
+    return mixture.scores(found.weighed(mixture.factors(found, kind)), features)
+
+
 def test_scores_are_the_formula() -> None:
     found, features, kind = some()
     mixture = mixture_of(found, 2)
     expected = slow_scores(mixture, found, features, kind)
-    assert np.log(mixture.scores(found, features, kind)) == pytest.approx(expected, abs=1e-5)
+    assert np.log(scores_of(mixture, found, features, kind)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_learning_follows_the_gradient_of_the_loss() -> None:
@@ -233,7 +266,8 @@ def test_a_stored_mixture_comes_back_unless_its_components_changed() -> None:
     mixture.learn(found, features, kind, Targets(found.row[:1], found.item[:1], np.ones(1)))
     again = Mixture.unpack(mixture.pack(), mixture.channels, mixture.features)
     assert again.pack() == mixture.pack()
-    assert again.scores(found, features, kind).tolist() == mixture.scores(found, features, kind).tolist()
+    told, kept = (scores_of(one, found, features, kind).tolist() for one in (again, mixture))
+    assert told == kept
     other = Mixture.unpack(mixture.pack(), ("c0", "x", "c2"), mixture.features)
     assert other.learned == 0
     assert other.theta.tolist() == Mixture(("c0", "x", "c2"), ("f0", "f1")).theta.tolist()

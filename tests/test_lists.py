@@ -17,6 +17,7 @@ from stream.core.recommend.mixture import Mixture, Targets
 from stream.core.views import STRATEGIES
 from tests.shops import (
     CHANNELS,
+    COMPONENT,
     COMPONENTS,
     DAY,
     NAMED,
@@ -26,6 +27,7 @@ from tests.shops import (
     User,
     World,
     evidence,
+    factors,
     features,
     kind,
     scores,
@@ -72,7 +74,7 @@ def test_candidates_and_their_evidence_are_those_of_plain_python(seed: int, neig
     candidates = found.candidates
     assert found.kind.tolist() == [kind(user) for user in world.users]
     told = np.zeros((len(recommender.mixture.v), len(candidates.item)))
-    told[:, found.features.at] = found.features.values
+    told[:, found.features.at] = found.features.values[:, found.features.entry]
     for row, user in enumerate(world.users):
         mine = np.flatnonzero(candidates.row == row)
         names = [world.hood.items.name(at) for at in candidates.item[mine].tolist()]
@@ -108,18 +110,22 @@ def test_lists_are_those_of_plain_python(seed: int, neighbors: int, size: int) -
 
 
 def check_reason(mixture: Mixture, given_: Evidence, user: User, line: Line) -> None:
-    """The strategy is that of a channel with the largest share, the reason its largest entry."""
+    """Of the component with the largest share the largest entry, and of that the largest channel."""
     item, _, strategy, because = line
-    given_shares = shares(mixture, given_, user, item)
-    if not any(given_shares):
-        assert because is None
+    parts: dict[str, dict[str | None, dict[str, float]]] = {}
+    for channel, weight in zip(CHANNELS, factors(mixture, given_, user), strict=True):
+        for v, why in given_[item].get(channel, ()):
+            parts.setdefault(COMPONENT[channel], {}).setdefault(why, {})[channel] = weight * v
+    whole = {name: sum(sum(told.values()) for told in part.values()) for name, part in parts.items()}
+    if max(whole.values()) == 0:
         return
-    able = [c for c, share in zip(CHANNELS, given_shares, strict=True) if share >= max(given_shares) * 0.9999]
     reasons = set()
-    for channel in able:
-        entries = given_[item].get(channel, [])
-        most = max((v for v, _ in entries), default=0.0)
-        reasons |= {(STRATEGY[channel], why if v > 0 else None) for v, why in entries if v >= most * 0.9999}
+    for name, part in parts.items():
+        entries = {why: sum(told.values()) for why, told in part.items()}
+        for why, share in entries.items():
+            if whole[name] >= max(whole.values()) * 0.9999 and share >= max(entries.values()) * 0.9999:
+                most = max(part[why].values()) * 0.9999
+                reasons |= {(STRATEGY[channel], why) for channel, v in part[why].items() if v >= most}
     assert (strategy, because) in reasons
 
 

@@ -91,6 +91,14 @@ class Interest:
         scalars = (self.added[at], self.base[at], self.events[at])
         return Interest(start, *self._entries(which), *scalars, self.keep)
 
+    def part(self, low: int, high: int) -> Interest:
+        """The users from ``low`` to ``high``, not copied."""
+        some, users = slice(int(self.start[low]), int(self.start[high])), slice(low, high)
+        start = self.start[low : high + 1] - self.start[low]
+        entries = (self.item[some], self.weight[some], self.count[some], self.first[some], self.last[some])
+        scalars = (self.added[users], self.base[users], self.events[users])
+        return Interest(start, *entries, self.at[some], *scalars, self.keep)
+
     def replaced(self, at: I64, users: Interest) -> Interest:
         """A copy in which the users ``at`` [n] are these."""
         which = np.arange(len(self))

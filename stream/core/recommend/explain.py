@@ -153,7 +153,8 @@ _ABSENT = {
 def _place(recommender: Recommender, sources: Sources, found: Found, at: int, barred: I32) -> int:
     """The item's place among all candidates, by falling score and rising hash."""
     items, hashes = found.candidates.item, sources.hood.items.hashes
-    scores = recommender.mixture.scores(found.candidates, found.features, found.kind)
+    weighed = found.candidates.weighed(recommender.mixture.factors(found.candidates, found.kind))
+    scores = recommender.mixture.scores(weighed, found.features)
     better = (scores > scores[at]) | ((scores == scores[at]) & (hashes[items] < hashes[items[at]]))
     return 1 + int(np.count_nonzero(better & ~np.isin(items, barred)))
 
@@ -167,7 +168,7 @@ def _channels(
     mixture, candidates = recommender.mixture, found.candidates
     # As lists are scored: weights are rounded to 32 bits first.
     weights = mixture.factors(candidates, found.kind)[:, 0].astype(np.float32)
-    totals = candidates.values.sum(axis=1, dtype=np.float64)
+    totals = candidates.totals()[:, 0]
     strategies = [each for part in recommender.components for each in part.strategies]
     told = []
     owners = [(p, c) for p, each in enumerate(recommender.components) for c in range(len(each.channels))]
@@ -197,7 +198,8 @@ def _features(recommender: Recommender, found: Found, at: int) -> list[Feature]:
     column = np.flatnonzero(found.features.at == at)
     if at < 0 or not len(column):
         return []
-    values, weights = found.features.values[:, column[0]].tolist(), mixture.v.astype(np.float32).tolist()
+    entry = found.features.entry[column[0]]
+    values, weights = found.features.values[:, entry].tolist(), mixture.v.astype(np.float32).tolist()
     return [
         Feature(name, value, weight, weight * value)
         for name, value, weight in zip(mixture.features, values, weights, strict=True)

@@ -5,13 +5,14 @@
 over the profile i_0 (newest), i_1, …, with S of `Neighborhood`, in three channels: "far"
 with r = 0.8, "near" with r = 0.4, and "last", the newest item's part alone (a Markov chain of first order);
 the mixture finds what is between. A fourth, "alike", is "far" with each part times the cosine of the two
-items by what the catalogue says of them. The k-th item gives fewer of its
-neighbours, from all K down to twenty: what is left out counts least.
+items by what the catalogue says of them. The older half of the profile gives the first twenty of its
+neighbours: what is left out counts least.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,8 @@ from stream.core.neighborhood import Neighborhood
 from stream.core.recommend.candidates import Entries
 from stream.core.recommend.query import Query
 
-F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
+I32 = NDArray[np.int32]
+T = TypeVar("T", bound=np.generic)
 
 NAME = "item-item"
 DISCOUNTS = (0.8, 0.4)
@@ -30,25 +31,46 @@ _FEWEST = 20
 
 
 @lru_cache(maxsize=16)
-def taper(items: int, neighbors: int) -> tuple[I64, I64]:
-    """Which entries are looked at: number of the profile item, place in its list: two arrays [w]."""
-    lengths = np.linspace(neighbors, min(_FEWEST, neighbors), items).round().astype(np.int64)
-    of = np.repeat(np.arange(items), lengths)
-    return of, np.concatenate([np.arange(length) for length in lengths])
+def lengths(items: int, neighbors: int) -> tuple[int, ...]:
+    """How many neighbours each item of a profile gives, the newest first."""
+    return (neighbors,) * (items - items // 2) + (min(_FEWEST, neighbors),) * (items // 2)
 
 
 def entries(hood: Neighborhood, query: Query) -> Entries:
-    """Channels "item-item far" and "item-item near". ~4 µs a user with 10 items of 50 neighbours."""
-    of, place = taper(query.profile.shape[1], hood.cols.shape[1])
-    owner = query.profile.take(of, axis=1)
-    flat = np.maximum(owner, 0) * np.int64(hood.cols.shape[1]) + place
-    cols = hood.cols.reshape(-1).take(flat)
-    parts = hood.scores.reshape(-1).take(flat)
-    parts *= hood.column.take(cols, mode="clip")
-    item = np.where((parts > 0) & (owner >= 0), cols, np.int32(-1))
-    parts *= item >= 0
+    """Channels "item-item far", "near", "last" and "alike". ~3 µs a user with 10 items of 50 neighbours."""
+    profile = query.profile
+    length = lengths(profile.shape[1], hood.cols.shape[1])
+    of = np.repeat(np.arange(len(length)), length)
+    owner = np.repeat(profile, length, axis=1)
+    cols, parts = _lists(hood.cols, profile, length), _lists(hood.scores, profile, length)
+    parts *= hood.column.take(cols)
+    parts *= owner >= 0
+    item = np.where(parts > 0, cols, np.int32(-1))
     values = [parts * (discount**of).astype(np.float32) for discount in DISCOUNTS]
-    alike = values[0] * hood.likeness.reshape(-1).take(flat) if hood.content.known else None
+    alike = values[0] * _lists(hood.likeness, profile, length) if hood.content.known else None
     if alike is not None:
         alike *= np.float32(1 / 255)
     return Entries(item, (*values, parts * (of == 0), alike), owner)
+
+
+def _lists(of: NDArray[T], profile: I32, length: tuple[int, ...]) -> NDArray[T]:
+    """The first entries of the rows of profile items [U, n], side by side: [U, sum of ``length`` [n]].
+
+    Whole rows are taken, for their entries stand together in memory.
+    """
+    rows = of.take(profile, axis=0, mode="wrap")
+    found = np.empty((len(profile), sum(length)), dtype=of.dtype)
+    for size, at, to in _runs(length):
+        found[:, to] = rows[:, at, :size].reshape(len(profile), -1)
+    return found
+
+
+@lru_cache(maxsize=16)
+def _runs(length: tuple[int, ...]) -> list[tuple[int, slice, slice]]:
+    """Neighbouring items that give as many: how many, which items, which columns."""
+    ends = np.cumsum(length)
+    begins = [at for at in range(len(length)) if at == 0 or length[at] != length[at - 1]]
+    return [
+        (length[a], slice(a, b), slice(int(ends[a]) - length[a], int(ends[b - 1])))
+        for a, b in zip(begins, [*begins[1:], len(length)], strict=True)
+    ]

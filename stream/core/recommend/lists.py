@@ -7,7 +7,7 @@ all come here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from stream.core.models import ease, external, nmf, placed, pure_svd
 from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked, best_first, reaching
 from stream.core.recommend import alike, kernel, peers, personal, popular, trend
-from stream.core.recommend.candidates import Candidates, Entries, evidence, unite
+from stream.core.recommend.candidates import Candidates, Entries, unite
 from stream.core.recommend.mixture import Features, Mixture, Targets, kind_of
 from stream.core.recommend.query import Query
 from stream.core.views import STRATEGIES
@@ -42,8 +42,8 @@ class Sources:
     trending: I32
     kin: alike.Kin
     peers: peers.Peers | None = None
-    models: Mapping[str, placed.Placed] | None = None
     trends: trend.Trends = field(default_factory=trend.Trends)
+    models: Mapping[str, placed.Placed] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +121,12 @@ class Recommender:
     """The components of a configuration and the mixture that weighs them."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self.components = tuple(COMPONENTS[name] for name in names)
+        # What has features gives its candidates first: `Candidates.leading`.
+        self.names = tuple(sorted(names, key=lambda name: name != personal.NAME))
+        self.components = tuple(COMPONENTS[name] for name in self.names)
         self.channels = tuple(channel for part in self.components for channel in part.channels)
         shown = [strategy for part in self.components for strategy in part.strategies]
         self._strategy = np.array([STRATEGIES.index(name) for name in shown], dtype=np.uint8)
-        self._of = [(p, c) for p, part in enumerate(self.components) for c in range(len(part.channels))]
         self.mixture = self.fresh()
 
     def fresh(self) -> Mixture:
@@ -138,21 +138,26 @@ class Recommender:
 
     def search(self, sources: Sources, query: Query) -> Found:
         """The candidates of users, at most `CHUNK`, with their evidence and features."""
-        parts = [part.entries(sources, query) for part in self.components]
-        candidates = unite(parts)
+        candidates = unite([part.entries(sources, query) for part in self.components])
+        candidates = replace(candidates, everywhere=self._everywhere(sources, candidates.item))
+        return Found(candidates, self._features(candidates), kind_of(query.interest.events))
+
+    def _everywhere(self, sources: Sources, item: I32) -> dict[int, F32]:
+        """The evidence [J], by number of the channel, of components that speak of every candidate."""
+        found: dict[int, F32] = {}
         begin = 0
         for part in self.components:
-            end = begin + len(part.channels)
             if part.evidence is not None:
-                candidates.values[begin:end] = part.evidence(sources, candidates.item)
-            begin = end
-        return Found(candidates, self._features(sources, query, candidates), kind_of(query.interest.events))
+                found |= enumerate(part.evidence(sources, item), begin)
+            begin += len(part.channels)
+        return found
 
-    def _features(self, sources: Sources, query: Query, candidates: Candidates) -> Features:
-        if personal.NAME not in self.names:
-            return Features(np.zeros(0, np.int64), np.zeros((len(personal.FEATURES), 0), np.float32))
-        at = candidates.places(self.names.index(personal.NAME))
-        return Features(at, personal.features(sources.hood, query))
+    def _features(self, candidates: Candidates) -> Features:
+        values = candidates.parts[0].features
+        if values is None:
+            none = np.zeros(0, dtype=np.int64)
+            return Features(none, none, np.zeros((len(personal.FEATURES), 0), dtype=np.float32))
+        return Features(*candidates.leading(), values)
 
     def learn(self, sources: Sources, query: Query, targets: Targets) -> None:
         """Test, then learn: ``query`` are users as they were before they did what ``targets`` says."""
@@ -167,7 +172,7 @@ class Recommender:
         """The best ``size`` items of each of U users, ties by ascending hash.
 
         ``exclude`` rows [m] and items [m] that must not appear. Items that are blocked or nameless are not
-        ranked. A score is exp(s) of `Mixture`; its strategy is the channel with the largest share.
+        ranked. A score is exp(s) of `Mixture`; strategy and evidence are those of `Weighed.reasons`.
         """
         sources.hood.reserve()
         ranked = blank(len(query), size)
@@ -175,11 +180,16 @@ class Recommender:
         row, item = exclude[0][order].astype(np.int64), exclude[1][order]
         for low, chunk in _chunks(query):
             found = self.search(sources, chunk)
-            scores = self.mixture.scores(found.candidates, found.features, found.kind)
+            weighed = found.candidates.weighed(self.mixture.factors(found.candidates, found.kind))
+            scores = self.mixture.scores(weighed, found.features)
             begin, end = np.searchsorted(row, [low, low + len(chunk)])
             out = found.candidates.find(row[begin:end] - low, item[begin:end])
             scores[out[out >= 0]] = 0
-            self._write(sources, found, scores, ranked, low)
+            at, place = best(found.candidates, scores, sources.hood.items.hashes, size)
+            to = (found.candidates.row[at] + low, place)
+            ranked.items[to], ranked.scores[to] = found.candidates.item[at], scores[at]
+            channel, ranked.because[to] = weighed.reasons(at)
+            ranked.strategy[to] = self._strategy[channel]
         return ranked
 
     def alone(self, sources: Sources, query: Query, size: int) -> dict[str, I32]:
@@ -192,28 +202,6 @@ class Recommender:
                 at, place = best(found, values, sources.hood.items.hashes, size)
                 made[name][found.row[at] + low, place] = found.item[at]
         return made
-
-    def _write(self, sources: Sources, found: Found, scores: F32, ranked: Ranked, low: int) -> None:
-        """The best of a chunk into the lists from row ``low`` on."""
-        hashes = sources.hood.items.hashes
-        at, place = best(found.candidates, scores, hashes, ranked.items.shape[1])
-        to = (found.candidates.row[at] + low, place)
-        ranked.items[to], ranked.scores[to] = found.candidates.item[at], scores[at]
-        channel = self._main(found, at)
-        ranked.strategy[to] = self._strategy[channel]
-        because = np.full(len(at), -1, dtype=np.int32)
-        for number, (part, own) in enumerate(self._of):
-            mine = np.flatnonzero(channel == number)
-            if len(mine):
-                because[mine] = evidence(found.candidates, at[mine], part, own)
-        ranked.because[to] = because
-
-    def _main(self, found: Found, at: I64) -> I64:
-        """The channel with the largest share in the score of candidates ``at`` [n]: [n]."""
-        factors = self.mixture.factors(found.candidates, found.kind).astype(np.float32)
-        shares = found.candidates.values[:, at] * factors[:, found.candidates.row[at]]
-        main: I64 = shares.argmax(axis=0)
-        return main
 
 
 def blank(users: int, size: int) -> Ranked:
@@ -232,13 +220,13 @@ def best(found: Candidates, scores: F32, hashes: U64, size: int) -> tuple[I64, I
 
     Candidates that score 0 are never taken. Returns their places [n] and ranks [n]. ~1.5 µs a user.
     """
-    wide = np.zeros(found.run.shape, dtype=np.float32)
-    wide.ravel()[found.first] = scores
-    at = reaching(wide.view(np.int32), size)
-    place = found.run.ravel()[found.order[at]]
-    row = found.row[place]
+    counts = np.diff(found.start)
+    wide = np.zeros((found.users, int(counts.max(initial=0))), dtype=np.float32)
+    wide[np.arange(wide.shape[1]) < counts[:, None]] = scores
+    row, place = np.divmod(reaching(wide.view(np.int32), size), max(wide.shape[1], 1))
+    place += found.start[row]
     order = best_first(row, scores[place], hashes[found.item[place]])
-    rank = np.arange(len(row)) - np.searchsorted(row, np.arange(len(wide)))[row]
+    rank = np.arange(len(row)) - np.searchsorted(row, np.arange(found.users))[row]
     order, rank = order[rank < size], rank[rank < size]
     return place[order], rank
 

@@ -18,11 +18,11 @@ CANDIDATES = 40
 
 
 def entries(hood: Neighborhood, query: Query, trending: I32) -> Entries:
-    """The best trending items for each user; the evidence is set for all candidates by `evidence`."""
+    """The best trending items for each user; the evidence is that of all candidates (`evidence`)."""
     items = trending[hood.column.take(trending) > 0][:CANDIDATES]
     shape = (len(query), len(items))
     item = np.broadcast_to(items, shape)
-    return Entries(item, (np.zeros(shape, np.float32),), np.full(shape, -1, np.int32), distinct=True)
+    return Entries(item, (np.zeros(shape, np.float32),), np.full(shape, -1, np.int32))
 
 
 def evidence(hood: Neighborhood, item: I32, trending: I32) -> F32:
@@ -30,5 +30,6 @@ def evidence(hood: Neighborhood, item: I32, trending: I32) -> F32:
     total = float(hood.heat[trending].sum())
     if not total > 0:
         return np.zeros(len(item), dtype=np.float32)
+    # In 64 bits: heat grows by a factor of up to 2^500 (`Neighborhood`).
     shares: F32 = (hood.heat.take(item) / total).astype(np.float32)
     return shares

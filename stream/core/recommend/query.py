@@ -48,9 +48,9 @@ class Query:
 
     def take(self, at: slice) -> Query:
         """Some of the users, in order."""
-        which = np.arange(len(self))[at]
+        low, high, _ = at.indices(len(self))
         preferred = None if self.preferred is None else (self.preferred[0][at], self.preferred[1][at])
         own = None if self.own is None else self.own[at]
-        interest = self.interest.take(which)
+        interest = self.interest.part(low, high)
         scored = None if self.scored is None else (self.scored[0][at], self.scored[1][at])
         return Query(self.profile[at], interest, self.time_ms[at], self.decay, preferred, own, scored)
