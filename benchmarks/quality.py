@@ -15,13 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from stream.evaluation.coupons import coupons
 from stream.evaluation.history import History, read
 from stream.evaluation.live import live
-from stream.evaluation.measures import Answers, Catalog, Measure, by_week, measured
-from stream.evaluation.protocols import answers, popularity, test_begins, vectors, week_of
+from stream.evaluation.measures import Catalog, Measure, by_week, measured, since
+from stream.evaluation.protocols import answers, popularity, test_begins, vectors
 from stream.settings import Settings
 
 GOALS: dict[str, dict[str, float]] = {
@@ -119,7 +118,7 @@ def _journey(settings: Settings) -> Iterator[Result]:
     begin, history = time.monotonic(), read("complete-journey")
     found, run = asyncio.run(answers(settings, "prequential", history, size=20, alone=True))
     catalog, took = Catalog(popularity(history), vectors(history)), time.monotonic() - begin
-    last = _from(found, week_of(test_begins(history, 9 / 53)))
+    last = since(found, test_begins(history, 9 / 53))
     yield Result("complete-journey, next-basket", len(last), took, measured(last, catalog, _KS))
     curve, single = by_week(found, "ndcg", 10), [by_week(one, "ndcg", 10) for one in run.single().values()]
     best = {week: max(one[week] for one in single) for week in curve}
@@ -134,15 +133,6 @@ def _journey(settings: Settings) -> Iterator[Result]:
 def exact(value: float) -> Measure:
     """A number without interval."""
     return Measure(value, value, value)
-
-
-def _from(found: Answers, week: int) -> Answers:
-    """The queries of a week and after."""
-    keep = found.week >= week
-    row = np.repeat(keep, np.diff(found.start))
-    counts = np.diff(found.start)[keep]
-    start = np.concatenate([[0], np.cumsum(counts)])
-    return Answers(found.lists[keep], start, found.targets[row], found.user[keep], found.week[keep])
 
 
 def _live(settings: Settings, history: History) -> Result:

@@ -92,6 +92,10 @@ class Engine:
             await self._settle(int(lines.time_ms.max()))
         self.worker.outputs.sent.clear()
 
+    async def refresh(self) -> None:
+        """Fit the models that lists are made from, from the users as they are now; nothing without any."""
+        await self.worker.refresh()
+
     async def _settle(self, time_ms: int) -> None:
         """Publish changed lists; what is popular, once in ten minutes of event time."""
         for shelf in self.worker.shelves:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,9 @@ class History:
 
     def part(self, keep: NDArray[np.bool_]) -> History:
         """Some of the interactions [N], with all names."""
-        return History(
-            self.users, self.items, self.user[keep], self.item[keep], self.time_ms[keep], self.event[keep],
-            self.kind, self.catalog, self.timed, self.name, self.test_ms,
+        return replace(
+            self, user=self.user[keep], item=self.item[keep], time_ms=self.time_ms[keep],
+            event=self.event[keep],
         )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def _events(path: Path) -> History:
             if items:
                 events.append((one.get("user") or one["anonymous"], time_ms(one["time"]), items))
     found = _history(path.stem, sorted(events, key=lambda event: event[1]), "view_item", True)
-    return _with(found, catalog=catalog)
+    return replace(found, catalog=catalog)
 
 
 def _acts(event: dict[str, Any]) -> bool:
@@ -255,14 +255,7 @@ def _described(history: History, path: Path) -> History:
     for item, told in _json(path).items():
         attributes = told if isinstance(told, dict) else {"attribute": [str(value) for value in told]}
         catalog.append(msgspec.json.encode({"item": str(item), "attributes": attributes}))
-    return _with(history, catalog=catalog)
-
-
-def _with(history: History, catalog: Sequence[bytes]) -> History:
-    return History(
-        history.users, history.items, history.user, history.item, history.time_ms, history.event,
-        history.kind, catalog, history.timed, history.name,
-    )  # fmt: skip
+    return replace(history, catalog=catalog)
 
 
 def together(train: History, test: History) -> tuple[History, History]:
@@ -270,12 +263,8 @@ def together(train: History, test: History) -> tuple[History, History]:
     items = {name: at for at, name in enumerate(train.items)}
     number = np.array([items.setdefault(name, len(items)) for name in test.items], dtype=np.int32)
     users = [*train.users, *(f"{name}'" for name in test.users)]
-    later = History(
-        users, list(items), test.user + np.int32(len(train.users)), number[test.item], test.time_ms,
-        test.event + train.event[-1] + 1, test.kind, train.catalog, test.timed, test.name,
+    later = replace(
+        test, users=users, items=list(items), user=test.user + np.int32(len(train.users)),
+        item=number[test.item], event=test.event + train.event[-1] + 1, catalog=train.catalog,
     )  # fmt: skip
-    first = History(
-        users, list(items), train.user, train.item, train.time_ms, train.event, train.kind, train.catalog,
-        train.timed, train.name,
-    )  # fmt: skip
-    return first, later
+    return replace(train, users=users, items=list(items)), later

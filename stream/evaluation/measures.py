@@ -30,6 +30,9 @@ F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
+WEEK_MS = 7 * 86_400_000
+MONDAY_MS = 4 * 86_400_000 + 5 * 3_600_000
+"""The first Monday of 1970 began, at midnight in New York in winter."""
 RESAMPLES = 400
 _LEVEL = 0.95
 _BLOCK = 50
@@ -38,13 +41,13 @@ _BLOCK = 50
 @dataclass(frozen=True, slots=True)
 class Answers:
     """Q queries: ``lists`` [Q, K] item numbers, −1 padded; the targets of query q are ``targets[start[q]:
-    start[q + 1]]``, all different; ``user`` [Q] whose it was; ``week`` [Q] when."""
+    start[q + 1]]``, all different; ``user`` [Q] whose it was; ``time_ms`` [Q] when."""
 
     lists: I32
     start: I64
     targets: I32
     user: I32
-    week: I64
+    time_ms: I64
 
     def __len__(self) -> int:
         return len(self.lists)
@@ -161,15 +164,30 @@ def _interval(value: F64, weights: F64) -> Measure:
 
 
 def _of_lists(answers: Answers, catalog: Catalog, k: int, seed: int) -> dict[str, Measure]:
-    """Measures of all lists together, drawn by lists, with fewer resamples."""
+    """Measures of all lists together, with fewer resamples.
+
+    A resample has fewer different lists, so that its coverage is less and its Gini coefficient more than of
+    all: the spread of resamples is told around the value, not around their own middle.
+    """
     whole = of_lists(answers.lists, catalog, k)
-    rng = np.random.default_rng(seed)
-    drawn = [
-        of_lists(answers.lists[rng.integers(0, len(answers), len(answers))], catalog, k)
-        for _ in range(_BLOCK)
-    ]
-    bounds = {name: np.quantile([one[name] for one in drawn], [0.025, 0.975]) for name in whole}
-    return {name: Measure(value, *map(float, bounds[name])) for name, value in whole.items()}
+    drawn = []
+    for times in resampled(answers.user, seed, _BLOCK).astype(np.int64):
+        some = np.repeat(np.arange(len(answers)), times)
+        drawn.append(of_lists(answers.lists[some], catalog, k))
+    found = {}
+    for name, value in whole.items():
+        low, middle, high = np.quantile([one[name] for one in drawn], [0.025, 0.5, 0.975])
+        found[name] = Measure(value, float(value + low - middle), float(value + high - middle))
+    return found
+
+
+def since(answers: Answers, time_ms: int) -> Answers:
+    """The queries of a moment and after."""
+    keep = answers.time_ms >= time_ms
+    sizes = np.diff(answers.start)
+    start = np.concatenate([[0], np.cumsum(sizes[keep])])
+    targets = answers.targets[np.repeat(keep, sizes)]
+    return Answers(answers.lists[keep], start, targets, answers.user[keep], answers.time_ms[keep])
 
 
 def difference(a: F64, b: F64, user: I32, seed: int = 0) -> Measure:
@@ -178,10 +196,10 @@ def difference(a: F64, b: F64, user: I32, seed: int = 0) -> Measure:
 
 
 def by_week(answers: Answers, name: str, k: int) -> dict[int, float]:
-    """The mean of a measure in each week."""
+    """The mean of a measure in each week, counted from 1970."""
     values = per_query(answers, [k])[f"{name}@{k}"]
-    weeks = np.unique(answers.week)
-    return {int(week): float(values[answers.week == week].mean()) for week in weeks}
+    week = (answers.time_ms - MONDAY_MS) // WEEK_MS
+    return {int(one): float(values[week == one].mean()) for one in np.unique(week)}
 
 
 def line(data: str, protocol: str, found: Mapping[str, Measure]) -> bytes:

@@ -17,6 +17,7 @@ a user.
 
 What is the same everywhere: the settings, but that nothing is left out as bought or taken for noise, and that
 lists are as ranked: rules and diversity count, what exploration and rotation change is not measured here.
+Models among the `components` are fitted from what has counted until then, ten times and before a test.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from scipy import sparse
 
 from stream.evaluation.engine import Engine, Lines, steps
 from stream.evaluation.history import History, HistoryError, together
-from stream.evaluation.measures import Answers
+from stream.evaluation.measures import MONDAY_MS, WEEK_MS, Answers
 from stream.settings import Settings
 
 Bool = NDArray[np.bool_]
@@ -41,10 +42,9 @@ I64 = NDArray[np.int64]
 Progress = Callable[[int, int], None]
 """Called with interactions done and of all."""
 PROTOCOLS = ("leave-one-out", "sessions", "next-basket", "prequential")
-_WEEK_MS = 7 * 86_400_000
-_MONDAY_MS = 4 * 86_400_000 + 5 * 3_600_000
-"""The first Monday of 1970 began, at midnight in New York in winter."""
 _QUERIES = 512
+REFRESHES = 10
+"""Models are fitted anew after each tenth of a history, and before a test begins."""
 
 
 def settings_for(settings: Settings) -> Settings:
@@ -66,7 +66,7 @@ class Asked:
     counts: list[I64] = field(default_factory=list)
     targets: list[I32] = field(default_factory=list)
     user: list[I32] = field(default_factory=list)
-    week: list[I64] = field(default_factory=list)
+    time_ms: list[I64] = field(default_factory=list)
 
     def add(self, lists: I32, row: I64, item: I32, user: I32, time_ms: I64) -> None:
         """Lists [q, K] with their targets: ``row`` [t] ascending, ``item`` [t]."""
@@ -74,7 +74,7 @@ class Asked:
         self.counts.append(np.bincount(row, minlength=len(lists)))
         self.targets.append(item)
         self.user.append(user)
-        self.week.append((time_ms - _MONDAY_MS) // _WEEK_MS)
+        self.time_ms.append(time_ms)
 
     def answers(self) -> Answers:
         """All of them. Raises HistoryError when nobody was asked."""
@@ -86,7 +86,7 @@ class Asked:
             np.concatenate([[0], np.cumsum(counts)]),
             np.concatenate(self.targets).astype(np.int32),
             np.concatenate(self.user),
-            np.concatenate(self.week),
+            np.concatenate(self.time_ms),
         )
 
 
@@ -117,9 +117,12 @@ class Run:
         for at in steps(part.user, part.event):
             await self._count(part, at, learn, pairs)
 
-    async def test(self, part: History, wanted: Bool, learn: bool, pairs: bool) -> None:
-        """Ask for each event's user before the event counts; ``wanted`` [N] are its targets."""
-        for at in steps(part.user, part.event):
+    async def test(self, part: History, wanted: Bool, learn: bool, pairs: bool, most: int = 64) -> None:
+        """Ask for each event's user before the event counts; ``wanted`` [N] are its targets.
+
+        What ``most`` events that follow each other change reaches all lists together.
+        """
+        for at in steps(part.user, part.event, most):
             held = np.flatnonzero(wanted[at] & self._had[part.user[at]]) + at.start
             if len(held):
                 await self._ask(part, held)
@@ -145,7 +148,11 @@ class Run:
         lines = Lines.of(part, at)
         await self.engine.count(lines, learn, pairs)
         self._had[lines.user] = True
+        tenth = len(self.history) / REFRESHES
+        due = (self._done + len(lines.user)) // tenth > self._done // tenth
         self._done += len(lines.user)
+        if due and pairs:
+            await self.engine.refresh()
         self.progress(self._done, len(self.history))
 
 
@@ -158,6 +165,7 @@ async def leave_one_out(run: Run, validation: bool = False) -> Answers:
     left = _from_the_end(history)
     enough = np.bincount(history.user, weights=left == 2, minlength=len(history.users)) > 0
     await run.count(history.part((left >= 2) | ~enough[history.user]))
+    await run.engine.refresh()
     if not validation:
         await run.count(history.part((left == 1) & enough[history.user]), learn=False, pairs=False)
     target = history.part((left == int(validation)) & enough[history.user])
@@ -202,7 +210,8 @@ async def sessions(run: Run, train: History, test: History, online: bool = False
     known = np.zeros(len(run.history.items), dtype=np.bool_)
     known[train.item] = True
     await run.count(train)
-    await run.test(test, known[test.item], online, online)
+    await run.engine.refresh()
+    await run.test(test, known[test.item], online, online, most=1 if online else 64)
     return run.asked.answers()
 
 
@@ -212,28 +221,25 @@ async def next_basket(run: Run, test_share: float, static: bool = False) -> Answ
     if not history.timed:
         left = _from_the_end(history)
         await run.count(history.part(left > 0))
+        await run.engine.refresh()
         await run.test(
             history.part(left == 0), np.ones(int(np.count_nonzero(left == 0)), np.bool_), False, False
         )
         return run.asked.answers()
     cut = test_begins(history, test_share)
     await run.count(history.part(history.time_ms < cut))
+    await run.engine.refresh()
     part = history.part(history.time_ms >= cut)
     await run.test(part, np.ones(len(part), dtype=np.bool_), not static, not static)
     return run.asked.answers()
-
-
-def week_of(time_ms: int) -> int:
-    """The number of a week, as in `Answers`."""
-    return (time_ms - _MONDAY_MS) // _WEEK_MS
 
 
 def test_begins(history: History, share: float) -> int:
     """Where the test period begins, in ms: where the data's own protocol has it, else after whole weeks."""
     if history.test_ms is not None:
         return history.test_ms
-    first, last = (week_of(int(history.time_ms[at])) for at in (0, -1))
-    return _MONDAY_MS + (last + 1 - max(round((last - first + 1) * share), 1)) * _WEEK_MS
+    first, last = ((int(history.time_ms[at]) - MONDAY_MS) // WEEK_MS for at in (0, -1))
+    return MONDAY_MS + (last + 1 - max(round((last - first + 1) * share), 1)) * WEEK_MS
 
 
 async def prequential(run: Run) -> Answers:
