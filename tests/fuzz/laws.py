@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -23,6 +24,8 @@ from stream.core.recommend.alike import Kin
 from stream.core.recommend.lists import Recommender, Sources
 from stream.core.recommend.query import Query
 from stream.core.rows import Rows
+from stream.core.segments import Segments
+from stream.core.slate.facts import context_of
 from stream.core.step import Counting, Result, View, step
 from stream.core.trending import Popularity
 from stream.core.users import Bounds, UserTable, bought, pack, unpack
@@ -38,6 +41,7 @@ from tests.fuzz.messages import KEY, LIMITS, PARTITION, SETTINGS, Message, bundl
 
 COUNTING, ENGINE = Counting.of(SETTINGS), Engine.of(SETTINGS)
 VERIFY = verifier(KEY, PARTITION)
+_SEGMENT = re.compile(r"\w+=[A-Za-z0-9_.~!'()*%-]+(,\w+=[A-Za-z0-9_.~!'()*%-]+)*")
 RECOMMENDER, DECAY = Recommender(SETTINGS.components), Decay(int(SETTINGS.interest_half_life_s * 1000))
 NOT_BEFORE_RECEIPT = {"future", "unsigned"}
 """Reasons that a check before sending cannot know of."""
@@ -66,7 +70,9 @@ def events(messages: Sequence[Message], seed: str) -> Tally:
     rng = Random(seed)
     pieces = list(bundles(rng, messages))
     found = [decode(piece, Items(), LIMITS, VERIFY) for piece in pieces]
-    columns, dead = decode(messages, Items(), LIMITS, VERIFY)
+    items = Items()
+    columns, dead = decode(messages, items, LIMITS, VERIFY)
+    _in_context(columns, items)
     tally = _accounted(messages, columns, dead)
     _in_range(columns, messages)
     _the_same(columns, dead, found)
@@ -110,7 +116,7 @@ def _in_range(columns: Columns, messages: Sequence[Message]) -> None:
     assert set(np.unique(columns.event).tolist()) <= set(range(len(columns.time)))
     for each in fields(columns):
         value = getattr(columns, each.name)
-        if each.name not in ("event", "item", "details", "lists", "handed"):
+        if each.name not in ("event", "item", "details", "lists", "handed", "contexts"):
             assert len(value) == len(columns.time), each.name
 
 
@@ -127,12 +133,24 @@ def _the_same(
     starts = np.cumsum([0, *sizes]).tolist()
     event = np.concatenate([part.event + start for (part, _), start in zip(found, starts, strict=False)])
     assert (event == columns.event).all(), "other interactions"
-    details = {
-        at + start: seen
-        for (part, _), start in zip(found, starts, strict=False)
-        for at, seen in part.details.items()
-    }
-    assert details == columns.details, "other details"
+    for name in ("details", "contexts"):
+        said = {
+            at + start: seen
+            for (part, _), start in zip(found, starts, strict=False)
+            for at, seen in getattr(part, name).items()
+        }
+        assert said == getattr(columns, name), f"other {name}"
+
+
+def _in_context(columns: Columns, items: Items) -> None:
+    """Whatever a context says, its events count in segments whose names can stand in keys."""
+    event = columns.event
+    segments = Segments(items, ["device+place", "device", "hour"], 86_400.0)
+    segments.add(columns.contexts, event, columns.item, columns.time[event], columns.units[event])
+    assert all(0 <= total < np.inf for total in segments.heaviest().values()), "a count that is no number"
+    assert all(_SEGMENT.fullmatch(name) for name in segments.names), "a segment that cannot stand in a key"
+    told = [columns.contexts.get(at, {}) for at in range(len(columns.time))]
+    assert all(hashes.dtype == np.uint64 for hashes in context_of(told).values())
 
 
 def _checked(messages: Sequence[Message], dead: Sequence[DeadLetter]) -> None:

@@ -70,7 +70,8 @@ def _twice(rng: Random, event: dict[str, Any]) -> Any:
 
 
 def _add(rng: Random, event: dict[str, Any]) -> Any:
-    return event | {"extra": odd_value(rng), "context": {"zone": rng.choice(TEXTS), "deep": nested(rng)}}
+    told = {"zone": rng.choice(TEXTS), "deep": nested(rng), "device": odd_value(rng), "place": odd_value(rng)}
+    return event | {"extra": odd_value(rng), "context": told}
 
 
 def _retype(rng: Random, event: dict[str, Any]) -> Any:

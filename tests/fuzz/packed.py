@@ -26,6 +26,7 @@ from stream.core.recommend import kernel
 from stream.core.recommend.query import Query
 from stream.core.row_format import PackedRows
 from stream.core.rows import Rows
+from stream.core.segments import Everywhere, read_record, segment_record
 from stream.core.trending import Popularity, merge, top_record
 from stream.core.users import Bounds, profile
 from stream.core.users import Rows as Users
@@ -189,6 +190,21 @@ def _read_trending(value: bytes) -> None:
     merge([value, top_record(0, "1-1", 493_001, 86_400.0, [("i1", 2.0)])], 20)
 
 
+def _segment(rng: Random) -> bytes:
+    top = [(name, rng.random()) for name in NAMES[: rng.randrange(5)]]
+    return segment_record(1, "device=a", "1-1", 493_000, 86_400.0, top)
+
+
+def _read_segment(value: bytes) -> None:
+    every = Everywhere({"device=a": {0: read_record(value)}}, [("i1", 2.0)])
+    every.heaviest()
+    scores = [
+        score
+        for _, score in every.merged("device=a", every.hour(), 20, lambda names: np.ones(len(names), bool))
+    ]
+    assert np.isfinite(scores).all(), "a score that is no number"
+
+
 # What the store holds
 
 
@@ -266,6 +282,7 @@ FORMATS = (
     Format("increments", _increments, _read_increments),
     Format("neighbors", _neighbors, _read_neighbors),
     Format("trending", _trending, _read_trending),
+    Format("segment", _segment, _read_segment),
     Format("user", _user, _read_user),
     Format("engagement", _engaged, _read_engaged),
     Format("row", _row, _read_row),
