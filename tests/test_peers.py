@@ -129,8 +129,6 @@ class Model:
 
     def similarity(self, mine: dict[int, float], other: dict[int, float]) -> float:
         both = [item for item in mine if item in other]
-        if len(both) < 2:
-            return 0.0
         if self.likeness == "cosine":
             alike = sum(mine[item] * other[item] for item in both)
         else:
