@@ -52,7 +52,7 @@ class Buckets:
     def add(self, item: I32, time_ms: I64, units: I64) -> None:
         """Count interactions: ``item`` [n], ``time_ms`` [n], ``units`` [n] weights in eighths.
 
-        Weights of 0 leave no trace. A bucket saturates at 2^28 − 1. ~0.2 µs an interaction.
+        Weights of 0 leave no trace. A bucket saturates at 2^28 − 1. ~0.5 µs an interaction.
         """
         self.reserve()
         bucket = self.of(time_ms)
