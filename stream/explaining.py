@@ -30,13 +30,12 @@ from stream.core.recommend.explain import BARRED, BLOCKED, Explanation, explain
 from stream.core.recommend.query import Query
 from stream.core.users import Bounds, Rows, bought, unpack
 from stream.events import CODE
-from stream.follower import Followed, Follower
+from stream.follower import Followed, Follower, followed
 from stream.lister import Lister
 from stream.ownership import partition_of
 from stream.settings import Settings
 from stream.shaper import Shaper
 from stream.times import time_ms, time_text
-from stream.topics import METRICS, NEIGHBORS, TRENDING
 
 I32 = NDArray[np.int32]
 
@@ -94,18 +93,25 @@ class _Read:
 
 
 async def explained(settings: Settings, store: Store, user: str, item: str) -> Explained:
-    """Explain an item to a user. Reads two topics whole: about 10 µs an item of the shop.
+    """Explain an item to a user of a running deployment. Reads whole topics: about 10 µs an item of the shop.
 
     Raises Unexplained for an unknown user or item, BrokerError, and what the store raises.
     """
     agreed = await store.deployment({})
     settings = settings.model_copy(update={"partitions": int(agreed.get("partitions", settings.partitions))})
+    await _read(settings, store, user)  # nobody waits for the broker to hear that nobody is known
+    async with _caught_up(settings) as (items, told):
+        return await explained_by(settings, store, items, told, user, item)
+
+
+async def explained_by(
+    settings: Settings, store: Store, items: Items, told: Followed, user: str, item: str
+) -> Explained:
+    """The same by what somebody follows already, such as a `LocalWorker`. Raises Unexplained."""
     read = await _read(settings, store, user)
-    async with _followed(settings) as (items, followed):
-        if (at := items.get(item)) is None:
-            raise Unexplained(f"nothing is known of item {item} yet")
-        found = _explain(settings, items, followed, read, user, at)
-    return await _named(settings, store, found)
+    if (at := items.get(item)) is None:
+        raise Unexplained(f"nothing is known of item {item} yet")
+    return await _named(settings, store, _explain(settings, items, told, read, user, at))
 
 
 async def _read(settings: Settings, store: Store, user: str) -> _Read:
@@ -126,10 +132,10 @@ async def _read(settings: Settings, store: Store, user: str) -> _Read:
 
 
 @asynccontextmanager
-async def _followed(settings: Settings) -> AsyncIterator[tuple[Items, Followed]]:
+async def _caught_up(settings: Settings) -> AsyncIterator[tuple[Items, Followed]]:
     """What the topics say, up to their ends. Raises BrokerError."""
     broker = await describe(settings)
-    for topic in (NEIGHBORS, TRENDING, METRICS):
+    for topic in followed(settings):
         name = topic.full(settings)
         if name not in broker.partitions:
             raise BrokerError(f"topic {name} does not exist: make it by `tidewise topics create`")
@@ -146,11 +152,11 @@ async def _followed(settings: Settings) -> AsyncIterator[tuple[Items, Followed]]
 
 
 def _explain(
-    settings: Settings, items: Items, followed: Followed, read: _Read, user: str, item: int
+    settings: Settings, items: Items, told: Followed, read: _Read, user: str, item: int
 ) -> Explained:
     rows = unpack([read.user], items, Bounds(settings.history, settings.interest_items, settings.dedupe_ids))
     now_ms = time_ms(read.view.time) if read.view else int(rows.newest[0])
-    lister = Lister(settings, items, followed)
+    lister = Lister(settings, items, told)
     lister.adopt(read.mixture)
     liked = preferred([user], rows.seen, {user: UserState.unpack(read.engaged)})
     query = lister.query([user], rows, np.array([now_ms]), liked)
