@@ -345,6 +345,25 @@ def test_without_a_list_what_is_trending_is_shown_and_said(cli: Cli, settings: S
     assert "what is trending" in cli("lookup", "recs", "ann", settings=settings).out
 
 
+def test_what_is_trending_where_a_stranger_is_comes_first(cli: Cli, settings: Settings) -> None:
+    keys = Keys(settings.prefix)
+    tops = {"": "mug", "device=mobile": "tea", "hour=18-23": "rum"}
+    with Redis.from_url(settings.store_url) as redis:
+        for name, item in tops.items():
+            view = views.trending_view(version(1, 1), "x", 0, [(item, 3.0)], name)
+            redis.set(keys.trending(name), view)
+
+    def listed(*words: str) -> list[str]:
+        return [line["item"] for line in orjson.loads(cli(*words, "--json", settings=settings).out)["items"]]
+
+    recs = ("lookup", "recs", "ann")
+    assert listed(*recs, "--device", "mobile", "--place", "DE", "--hour", "20") == ["tea"]
+    assert listed(*recs, "--device", "web", "--hour", "20") == ["rum"]
+    assert listed(*recs, "--device", "web") == listed(*recs) == ["mug"]
+    assert listed("lookup", "trending", "--segment", "device=mobile") == ["tea"]
+    assert "(device=mobile)" in cli(*recs, "--device", "mobile", settings=settings).out
+
+
 def test_what_is_kept_of_a_user_is_told_in_words(cli: Cli, settings: Settings) -> None:
     """An item is named if a list, the cart or a row names it, else by its hash."""
     keys, part = Keys(settings.prefix), f"u{partition_of('ann', settings.partitions)}"
