@@ -164,6 +164,7 @@ class Follower(Followed):
         ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
         while any([await self._consumer.position(at) < end for at, end in ends.items()]):
             await self.poll(100)
+        self.hood.liken()
         # Their lists were published when they became known.
         self.kin.described.clear()
         log.info("neighbours followed", items=len(self._items))

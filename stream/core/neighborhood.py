@@ -51,6 +51,7 @@ _LIVES = 500
 """Half-lives of popularity that one scale holds; then it moves on."""
 _TINY = np.float32(1e-30)
 _NEVER = np.iinfo(np.int64).min
+_CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +356,15 @@ class Neighborhood:
             self._moment = moment
         lives -= self._moment
         self.heat[at] = self.popularity[at] * np.exp2(lives)
+
+    def liken(self) -> None:
+        """Compare all items with their neighbours, once the catalogue's word on all is known. ~2 µs an item.
+
+        An item is compared when its own record comes; of neighbours whose records come later it knows nothing
+        yet, as of most when a worker starts.
+        """
+        for start in range(0, len(self.items), _CHUNK):
+            self._liken(np.arange(start, min(start + _CHUNK, len(self.items)), dtype=np.int32))
 
     def _liken(self, at: I32) -> None:
         """Compare items [m] with their neighbours, where the catalogue says something of them. ~2 µs each."""
