@@ -371,8 +371,8 @@ class Worker:
         runner.owned = False
         runner.stop()
         self._tasks.pop(name).cancel()
-        if name[0] == "u":
-            self._contexts.shopping.lister.release(int(name[1:]))
+        if isinstance(runner.side, Shopper):
+            self._contexts.shopping.lister.release(runner.side.partition)
         await runner.side.delivery.session.close()
 
     async def _take(self, name: str) -> None:
