@@ -15,9 +15,10 @@ from stream.core.interest import Interest
 from stream.core.models import ease, nmf, pure_svd
 from stream.core.models.matrix import Matrix, matrix, rows_of, value
 from stream.core.models.model import NAMES, Chunk, Fitting, Model, chunks, fit, unpack, whole
-from stream.core.models.placed import Placed, entries
+from stream.core.models.placed import Placed, _reaching, entries
 from stream.core.neighbor_format import HIDDEN
 from stream.core.neighborhood import Neighborhood
+from stream.core.ranking import reaching
 from stream.core.recommend.query import Query
 from stream.core.weights import Decay
 from tests.test_ranking import Entry, hood_of
@@ -302,6 +303,14 @@ def test_candidates_are_the_best_items_a_user_does_not_have(
             parts = {c: speaks(model, c, w, at) for c, w in own.items()}
             assert parts[reason] >= max(parts.values()) * (1 - 1e-4)
     assert some > 200
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 300))
+def test_no_position_that_reaches_the_best_is_missed(seed: int, size: int, width: int) -> None:
+    scores = np.random.default_rng(seed).integers(-3, 40, (3, width)).astype(np.float32)
+    exact = set(reaching(scores.view(np.int32), size).tolist())
+    found = _reaching(scores.view(np.int32), size)
+    assert exact <= set(found.tolist()) and (scores.ravel()[found] > 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ from stream.core.models.model import NAMES, Chunk, Model, chunks
 from stream.core.neighbor_format import HIDDEN
 from stream.core.recommend.query import Query
 from stream.delivery import Output
+from stream.evaluation.history import read as read_history
+from stream.evaluation.protocols import answers
 from stream.follower import Followed, followed
 from stream.kafka import KafkaLog, KafkaSender
 from stream.ownership import partition_of
@@ -236,6 +239,21 @@ async def test_vectors_of_users_are_kept_at_every_event_and_removed_with_them() 
     assert [key for key in shop.local.store.strings if ":vector:" in key] == [key]
     await shop.send("ann", "forget", 1000)
     assert not [key for key in shop.local.store.strings if ":vector:" in key]
+
+
+@pytest.mark.parametrize("protocol", ["leave-one-out", "next-basket", "prequential"])
+async def test_evaluation_refreshes_before_it_tests(protocol: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    lines = [[f"{'ab'[n % 2]}{at}" for at in rng.permutation(6)[:5]] for n in range(40)]
+    (tmp_path / "shop.txt").write_text("".join(f"{n} {' '.join(line)}\n" for n, line in enumerate(lines)))
+    history = read_history(str(tmp_path / "shop.txt"))
+    settings = Settings(components=["autoencoder"], autoencoder_penalty=1.0)
+    found, run = await answers(settings, protocol, history, size=5)
+    assert run.engine.worker.follower.models.versions["autoencoder"] >= 3
+    hit = (found.lists[:, :, None] == found.targets[found.start[:-1], None, None]).any(axis=(1, 2))
+    assert hit[-20:].mean() > 0.5
+    again, _ = await answers(settings, protocol, history, size=5)
+    np.testing.assert_array_equal(again.lists, found.lists)
 
 
 # The schedule

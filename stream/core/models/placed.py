@@ -1,7 +1,8 @@
 """A model in a worker, by local ids, and the candidates it gives: the best of all its items, a user. Pure.
 
 The scores of chunks of users for all items of the model are worked out as a dense matrix, and its best are
-taken: some 100 µs a user, so these components are none of the default ones.
+taken. Amazon Beauty, users of 7 items, one core: `pure-svd` with 64 factors of 12,000 items about 100 µs a
+user, `nmf` 270, `autoencoder` with 5,000 items 55. So these components are none of the default ones.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ MOST = 50
 """Candidates a user."""
 CHUNK = 64
 """Users at a time, so that their scores for all items stay in the cache."""
+_GROUP = 16
 _NOISE = np.float32(1e-5)
 """Less than this share of a user's best score is but rounding."""
 
@@ -164,7 +166,7 @@ def _best(placed: Placed, rows: Csr, hidden: Bool) -> tuple[I32, F32, I32]:
     width = min(MOST, scores.shape[1])
     found = np.full((len(scores), width), -1, dtype=np.int32)
     values = np.zeros((len(scores), width), dtype=np.float32)
-    row, column = np.divmod(reaching(scores.view(np.int32), width), scores.shape[1])
+    row, column = np.divmod(_reaching(scores.view(np.int32), width), scores.shape[1])
     score = scores[row, column]
     order = best_first(row, score, placed.model.hashes[column])
     rank = np.arange(len(row)) - np.searchsorted(row, np.arange(len(scores)))[row]
@@ -174,6 +176,19 @@ def _best(placed: Placed, rows: Csr, hidden: Bool) -> tuple[I32, F32, I32]:
     found[noise], values[noise] = -1, 0
     main = placed.main(rows, found)
     return _local(placed, found), values, _local(placed, main)
+
+
+def _reaching(bits: I32, size: int) -> I64:
+    """`stream.core.ranking.reaching` for wide rows: some more positions, at a fifth of its cost.
+
+    The size-th largest of the maxima of disjoint groups of scores is reached by size scores at least.
+    """
+    groups = bits.shape[1] // _GROUP
+    if groups <= size:
+        return reaching(bits, size)
+    most = bits[:, : groups * _GROUP].reshape(len(bits), _GROUP, groups).max(axis=1)
+    least = np.partition(most, groups - size, axis=1)[:, groups - size, None]
+    return np.flatnonzero(bits >= np.maximum(least, 1))
 
 
 def _local(placed: Placed, column: I32) -> I32:
