@@ -20,7 +20,7 @@ from stream.evaluation.coupons import coupons
 from stream.evaluation.history import History, read
 from stream.evaluation.live import live
 from stream.evaluation.measures import Catalog, Measure, by_week, measured, since
-from stream.evaluation.protocols import answers, popularity, test_begins, vectors
+from stream.evaluation.protocols import answers, popularity, split_ms, vectors
 from stream.settings import Settings
 
 GOALS: dict[str, dict[str, float]] = {
@@ -118,7 +118,7 @@ def _journey(settings: Settings) -> Iterator[Result]:
     begin, history = time.monotonic(), read("complete-journey")
     found, run = asyncio.run(answers(settings, "prequential", history, size=20, alone=True))
     catalog, took = Catalog(popularity(history), vectors(history)), time.monotonic() - begin
-    last = since(found, test_begins(history, 9 / 53))
+    last = since(found, split_ms(history, 9 / 53))
     yield Result("complete-journey, next-basket", len(last), took, measured(last, catalog, _KS))
     curve, single = by_week(found, "ndcg", 10), [by_week(one, "ndcg", 10) for one in run.single().values()]
     best = {week: max(one[week] for one in single) for week in curve}

@@ -1,8 +1,8 @@
 """The recommender in one process, as evaluation drives it: the worker's own code, on memory, in steps.
 
 A *step* is a run of events in which no user occurs twice. Before it counts, its users can be asked for their
-lists as they are then; afterwards all that it changed has reached the neighbour lists. So a prequential
-test is exact: each list is made from everything before its moment and nothing after.
+lists as they are then; afterwards all that it changed has reached the neighbour lists. So in a prequential
+test each list is made from nothing after its moment, and all before it but what is in the same step.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def _of_lists(answers: Answers, catalog: Catalog, k: int, seed: int) -> dict[str
     found = {}
     for name, value in whole.items():
         low, middle, high = np.quantile([one[name] for one in drawn], [0.025, 0.5, 0.975])
-        found[name] = Measure(value, float(value + low - middle), float(value + high - middle))
+        found[name] = Measure(float(value), float(value + low - middle), float(value + high - middle))
     return found
 
 
