@@ -348,7 +348,7 @@ class Neighborhood:
         return self.content.learn(at, records.tokens[of], weights, records.dims[of], records.vectors[of])
 
     def _warm(self, at: I32) -> None:
-        """Bring the popularity of items [m], each as of its own newest hour, to one moment, in ``heat``."""
+        """Bring the popularity of items [m], each as of its own ``last``, to one moment, in ``heat``."""
         lives = self.last[at] // _HOUR_MS / self._half_life_h
         # The moment depends on the newest event alone, so that all workers reckon alike.
         if len(at) and (moment := int(lives.max()) // _LIVES * _LIVES) > self._moment:
@@ -358,7 +358,7 @@ class Neighborhood:
         self.heat[at] = self.popularity[at] * np.exp2(lives)
 
     def liken(self) -> None:
-        """Compare all items with their neighbours, once the catalogue's word on all is known. ~2 µs an item.
+        """Compare all items with their neighbours, once the catalogue's word on all is known. ~6 µs an item.
 
         An item is compared when its own record comes; of neighbours whose records come later it knows nothing
         yet, as of most when a worker starts.
@@ -367,7 +367,7 @@ class Neighborhood:
             self._liken(np.arange(start, min(start + _CHUNK, len(self.items)), dtype=np.int32))
 
     def _liken(self, at: I32) -> None:
-        """Compare items [m] with their neighbours, where the catalogue says something of them. ~2 µs each."""
+        """Compare items [m] with their neighbours, where the catalogue says something of them. ~6 µs each."""
         at = at[self.content.described(at)]
         if len(at):
             alike = self.content.cosine(at[:, None], np.ones((len(at), 1), dtype=np.float32), self.cols[at])
