@@ -154,6 +154,9 @@ _SAID = {
     "times": "times {:.0f}",
     "days ago": "{:.3g} days ago",
     "popularity": "popularity {:.4g}",
+    "now": "now {:.4g}",
+    "usual": "usual {:.4g}",
+    "season": "season {:.4g}",
 }
 """How figures of an entry are shown; `--json` has all."""
 
