@@ -349,9 +349,7 @@ class Shelf:
                 # A pair that row j holds backward was added forward to column j, and the other way round.
                 col_sum=backward / beta + forward * beta,
                 price=np.array([self.catalog.get(at, {}).get("price") or 0.0 for at in ids.tolist()]),
-                popularity=context.popularity.rested(ids, context.settings.trending_half_life_s).astype(
-                    np.float32
-                ),
+                popularity=self._popularity(ids, last),
                 k=np.count_nonzero(held, axis=1),
                 hashes=np.where(held, context.items.hashes[top.cols], np.uint64(0)),
                 weights=(top.weights * factor[:, None]).astype(np.float32),
@@ -377,6 +375,11 @@ class Shelf:
         if (told := self._told.get(at)) is None:
             told = self._told[at] = Told.of(self.catalog[at])
         return told
+
+    def _popularity(self, ids: I32, last: I64) -> F32:
+        """Decayed interactions [r] of items, as of times ``last`` [r]."""
+        context = self.context
+        return context.popularity.rested(ids, context.settings.trending_half_life_s, last).astype(np.float32)
 
     def _usual(self, ids: I32, last: I64) -> F32:
         """The popularity [r] that would be usual for items, as of times ``last`` [r]."""

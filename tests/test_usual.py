@@ -74,7 +74,10 @@ def test_as_always_is_one(half_life_s: float) -> None:
         ids, last = items.ids(["i0"]), MONDAY - HOUR
         born = np.array([MONDAY - days * DAY])
         usual = per_day(popularity.weeks, ids, np.array([last]), born, USUAL) * steady(half_life_s)
-        assert popularity.rested(ids, half_life_s)[0] == pytest.approx(usual[0], rel=0.05)
+        now = popularity.rested(ids, half_life_s, np.array([last]))[0]
+        assert now == pytest.approx(usual[0], rel=0.05)
+        later = popularity.rested(ids, half_life_s, np.array([last + 6 * HOUR]))[0]
+        assert later == pytest.approx(now * 2 ** (-6 * 3600 / half_life_s))
 
 
 def test_one_a_day_is_steady_at_the_sum_over_its_hours() -> None:

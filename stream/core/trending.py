@@ -67,12 +67,14 @@ class Popularity:
         now = max(now_hour, self.newest_hour(items))
         return self._integers(items, half_life_s, now) / (1 << (_SCALE_BITS + TYPE_BITS))
 
-    def rested(self, items: I32, half_life_s: float) -> F64:
-        """Decayed interactions of items [m], each as of its own newest hour: [m]. ~0.3 µs an item."""
+    def rested(self, items: I32, half_life_s: float, time_ms: I64) -> F64:
+        """Decayed interactions of items [m], each as of a time [m] not before its newest. ~0.3 µs an item."""
         hours = self.hours
         age = (hours.newest_of(items)[:, None] - np.arange(HOURS)) % HOURS
         table = factors(half_life_s, 3600, HOURS)
         scores: F64 = np.einsum("ij,ij->i", hours.counts[items].astype(np.float64), table[age])
+        rest = np.maximum(time_ms // _HOUR_MS - hours.newest_of(items), 0)
+        scores *= np.exp2(rest * (-3600 / half_life_s))
         return scores / (1 << (_SCALE_BITS + TYPE_BITS))
 
     def newest_hour(self, items: I32) -> int:
