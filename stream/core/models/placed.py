@@ -179,7 +179,7 @@ def _best(placed: Placed, rows: Csr, hidden: Bool) -> tuple[I32, F32, I32]:
 
 
 def _reaching(bits: I32, size: int) -> I64:
-    """`stream.core.ranking.reaching` for wide rows: some more positions, at a fifth of its cost.
+    """`stream.core.ranking.reaching` for wide rows: some more positions, and no partition of them.
 
     The size-th largest of the maxima of disjoint groups of scores is reached by size scores at least.
     """
