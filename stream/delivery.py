@@ -28,7 +28,7 @@ from stream.transport import Bundle
 
 _FORMAT = 1
 _THERE_S, _AHEAD_S = 5.0, 0.5
-"""Waits for a record that must be there, and for one that need not, behind the end that the broker tells."""
+"""Waits for a record that must be there, and for one that need not be."""
 
 
 class Log(Protocol):
@@ -282,9 +282,9 @@ async def misfit(log: Log, topic: str, partition: int, held: Position) -> str:
     if (why := overtaken(topic, partition, held, begin)) or held.offset == begin or not held.time_ms:
         return why
     where = _where(topic, partition, held)
-    # The record itself decides: the embedded broker understates the end by up to a batch.
-    within_s = _THERE_S if held.offset <= end else _AHEAD_S
-    before = await log.read(topic, partition, held.offset - 1, within_s)
+    # The record itself decides: the embedded broker understates the end by up to a batch, and is slow to
+    # hand it out while it is busy.
+    before = await log.read(topic, partition, held.offset - 1, _THERE_S)
     if before is None:
         return f"{where}, but the log ends at {end}: it was made anew or cut" if held.offset > end else ""
     if before.offset >= held.offset:
