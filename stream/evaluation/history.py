@@ -21,8 +21,8 @@ I64 = NDArray[np.int64]
 
 START_MS = 1_577_836_800_000
 """2020-01-01: where synthetic time begins."""
-STEP_MS = 60_000
-"""Synthetic time between two events, on average."""
+STEP_MS = 1000
+"""Synthetic time between two events, on average: little, for of their order alone nothing decays."""
 JOURNEY_TEST_MS = 1_509_336_000_000
 """2017-10-30 04:00 UTC: week 45 of Complete Journey begins."""
 _GOLDEN = 0.6180339887498949
@@ -212,7 +212,7 @@ def _json(path: Path) -> Any:
 def _spread(name: str, users: dict[str, list[list[str]]], kind: str) -> History:
     """Events without times: those of a user stand evenly over the whole period, as his number among n tells.
 
-    Event k of n of user u is at (k + frac(u · 0.618…)) / n of the period, which is a minute an event: users
+    Event k of n of user u is at (k + frac(u · 0.618…)) / n of the period, which is a second an event: users
     interleave, and the last events of all stand at the end.
     """
     period = sum(map(len, users.values())) * STEP_MS
@@ -226,7 +226,7 @@ def _spread(name: str, users: dict[str, list[list[str]]], kind: str) -> History:
 
 
 def _one_after_the_other(name: str, sessions: dict[str, list[list[str]]]) -> History:
-    """Sessions without times, in the order of the file, a minute from event to event."""
+    """Sessions without times, in the order of the file, a second from event to event."""
     numbered = ((user, basket) for user, baskets in sessions.items() for basket in baskets)
     events = ((user, START_MS + at * STEP_MS, basket) for at, (user, basket) in enumerate(numbered))
     return _history(name, events, "view_item", False)
