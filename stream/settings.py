@@ -46,6 +46,10 @@ EVENT_WEIGHTS: dict[str, float] = {
 
 COMPONENTS = ("item-item", "repeat", "content", "popular")
 """Components of the default mixture."""
+ALL_COMPONENTS = (
+    *COMPONENTS, "trend", "user-user", "pure-svd", "nmf", "autoencoder", "external", "lean",
+)  # fmt: skip
+"""All there are (`stream.core.recommend.lists`)."""
 
 
 SEGMENTS = ("device+place", "device", "place")
@@ -215,10 +219,20 @@ class Settings(BaseSettings):
         description="M: a row of more than 256 pairs is cut to its M heaviest (16 bytes each).",
     )
     neighbors: int = Field(50, ge=20, le=50, description="K: neighbours kept ranked an item (12 bytes each).")
-    similarity_row_exponent: float = Field(0.9, description="a in C^p / ((n_i + d)^a · n_j^b).")
-    similarity_damping: float = Field(100.0, ge=0, description="d in C^p / ((n_i + d)^a · n_j^b).")
-    similarity_column_exponent: float = Field(0.15, description="b in C^p / ((n_i + d)^a · n_j^b).")
-    similarity_power: float = Field(1.0, gt=0, description="p in C^p / ((n_i + d)^a · n_j^b).")
+    similarity: Literal["conditional", "cosine", "pearson", "lift", "llr"] = Field(
+        "conditional",
+        description="S, by which the K neighbours of most counts are ranked (`docs/lists.md`, Similarities).",
+    )
+    similarity_row_exponent: float = Field(
+        0.9, description="`conditional`: a in C^p / ((n_i + d)^a · n_j^b)."
+    )
+    similarity_damping: float = Field(
+        100.0, ge=0, description="`conditional`: d in C^p / ((n_i + d)^a · n_j^b)."
+    )
+    similarity_column_exponent: float = Field(
+        0.15, description="`conditional`: b in C^p / ((n_i + d)^a · n_j^b)."
+    )
+    similarity_power: float = Field(1.0, gt=0, description="`conditional`: p in C^p / ((n_i + d)^a · n_j^b).")
 
     # Noise: what is accepted and does not count
     bot_events: int = Field(
@@ -253,7 +267,8 @@ class Settings(BaseSettings):
     )
     components: list[str] = Field(
         default_factory=lambda: list(COMPONENTS),
-        description="What gives candidates and evidence for personal lists (`docs/lists.md`).",
+        description="What gives candidates and evidence for personal lists (`docs/lists.md`); `lean` alone"
+        " costs a quarter of the default.",
     )
     learn: bool = Field(True, description="The mixture of components learns from what users do next.")
     learn_share: float = Field(
@@ -404,6 +419,18 @@ class Settings(BaseSettings):
         ):
             raise ValueError("the percents of the arms must be above 0 and add up to 100")
         return arms
+
+    @field_validator("components")
+    @classmethod
+    def _there_are(cls, components: list[str]) -> list[str]:
+        """Components that there are, each once."""
+        if unknown := [name for name in components if name not in ALL_COMPONENTS]:
+            raise ValueError(f"unknown component {unknown[0]!r}; known are {', '.join(ALL_COMPONENTS)}")
+        if not components or len(set(components)) < len(components):
+            raise ValueError(f"{components}: name at least one component, and none twice")
+        if "lean" in components and len(components) > 1:
+            raise ValueError("lean stands alone: leave the others out")
+        return components
 
     @field_validator("segments")
     @classmethod

@@ -74,7 +74,7 @@ def test_the_reason_is_the_largest_entry_of_the_component_that_says_most(
     if everywhere:
         found = replace(found, everywhere={1: np.full(len(found.item), everywhere, dtype=np.float32)})
     weighed = found.weighed(np.repeat(np.array(weights)[:, None], len(many), axis=1))
-    channel, because = weighed.reasons(np.arange(len(found.item)))
+    channel, because = weighed.reasons(np.arange(len(found.item)), [[0], [1, 2]])
     expected = []
     for u, i in zip(found.row.tolist(), found.item.tolist(), strict=True):
         told: list[tuple[float, int, int, int]] = []
@@ -92,6 +92,9 @@ def test_the_reason_is_the_largest_entry_of_the_component_that_says_most(
         share, _, best, why = min(told)
         expected.append((1, -1) if everywhere * weights[1] > -share else (best, why))
     assert list(zip(channel.tolist(), because.tolist(), strict=True)) == expected
+    strategy, again = weighed.reasons(np.arange(len(found.item)), [[5], [7, 7]])
+    assert strategy.tolist() == [5 if channel == 0 else 7 for channel, _ in expected]
+    assert again.tolist() == because.tolist()
 
 
 @given(batches)

@@ -23,6 +23,7 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 
 
@@ -175,52 +176,67 @@ class Weighed:
             total += values * self.weights[channel].take(found.row)
         return total
 
-    def reasons(self, at: I64) -> tuple[I64, I32]:
-        """What speaks most for candidates ``at`` [n]: a channel [n] and the item [n] of the user's own.
+    def reasons(self, at: I64, strategies: Sequence[Sequence[int]]) -> tuple[U8, I32]:
+        """What speaks most for candidates ``at`` [n]: a strategy [n] and the item [n] of the user's own.
 
         Of the component with the largest share of the sum the largest entry, of equal ones the first (the
-        newest history item): its item, and the channel with the largest share of it. −1 for channels that
-        speak of every candidate.
+        newest history item): its item, and the strategy of the channel with the largest share of it
+        (``strategies`` by part and channel). Item −1 for channels that speak of every candidate.
         """
-        if not len(at):
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
-        begin, place = self.found.entries(at)
-        share, entry = self._largest(begin, place)
-        channel, because = self._told(place[entry])
+        share, place = self._largest(at)
+        strategy, because = self._told(place, strategies)
+        flat = [each for part in strategies for each in part]
         for number, values in self.found.everywhere.items():
             more = values[at] * self.weights[number][self.found.row[at]]
-            channel[more > share], because[more > share] = number, -1
+            larger = more > share
+            strategy[larger], because[larger] = flat[number], -1
             share = np.maximum(share, more)
-        return channel, because
+        return strategy, because
 
-    def _largest(self, begin: I64, place: I64) -> tuple[F32, I64]:
-        """The largest share of a part in each candidate [n], and its largest entry [n] of ``place`` [m]."""
+    def _largest(self, at: I64) -> tuple[F32, I64]:
+        """The largest share of a part in candidates [n], and the place of its largest entry [n]."""
+        place = self.found.place[self.found.first[at]]
+        share = self.wide.take(place)
+        many = np.flatnonzero(
+            np.append(self.found.first, len(self.found.place))[at + 1] > self.found.first[at] + 1
+        )
+        if len(many):
+            share[many], place[many] = self._largest_of(at[many])
+        return share, place
+
+    def _largest_of(self, at: I64) -> tuple[F32, I64]:
+        """The same of candidates that have several entries."""
+        begin, place = self.found.entries(at)
         spoken = self.wide.take(place)
         column = place & ((1 << self.found.bits) - 1)
-        part = np.searchsorted(self.found.columns[1:], column, side="right")
-        news = np.diff(part, prepend=-1) != 0
+        news = np.zeros(len(place), dtype=np.bool_)
         news[begin] = True
+        for edge in self.found.columns[1:-1]:
+            beyond = column >= edge
+            news[1:] |= beyond[1:] != beyond[:-1]
         segment = np.flatnonzero(news)
-        of = np.searchsorted(segment, begin)
         share = np.add.reduceat(spoken, segment)
-        first = _first_largest(share, of)
-        within = np.append(segment, len(place))
-        low, high = within[first], within[first + 1]
-        some = np.cumsum(high - low) - (high - low)
-        every = np.repeat(low - some, high - low) + np.arange(int((high - low).sum()))
-        return share[first], every[_first_largest(spoken[every], some)]
+        first = _first_largest(share, np.searchsorted(segment, begin))
+        bounds = np.append(segment, len(place))
+        low, length = bounds[first], bounds[first + 1] - bounds[first]
+        starts = np.cumsum(length) - length
+        every = np.repeat(low - starts, length) + np.arange(int(length.sum()))
+        return share[first], place[every[_first_largest(spoken[every], starts)]]
 
-    def _told(self, place: I64) -> tuple[I64, I32]:
-        """The channels [n] with the largest shares of entries at places [n], and the items behind them."""
-        channel, because = np.zeros(len(place), dtype=np.int64), np.full(len(place), -1, dtype=np.int32)
+    def _told(self, place: I64, strategies: Sequence[Sequence[int]]) -> tuple[U8, I32]:
+        """The strategies of entries at places [n], and the items [n] behind them."""
+        strategy, because = np.zeros(len(place), dtype=np.uint8), np.full(len(place), -1, dtype=np.int32)
         begin = 0
-        for number, part in enumerate(self.found.parts):
+        for number, (part, codes) in enumerate(zip(self.found.parts, strategies, strict=True)):
             mine, row, column = self.found.within(place, number)
-            weights = self.weights[begin : begin + len(part.values), row]
-            channel[mine] = (part.at(row, column) * weights).argmax(axis=0) + begin
             because[mine] = part.because[row, column]
-            begin += len(part.values)
-        return channel, because
+            if len(set(codes)) == 1:
+                strategy[mine] = codes[0]
+            else:
+                shares = part.at(row, column) * self.weights[begin : begin + len(codes), row]
+                strategy[mine] = np.asarray(codes, dtype=np.uint8)[shares.argmax(axis=0)]
+            begin += len(codes)
+        return strategy, because
 
 
 def _first_largest(values: F32, begin: I64) -> I64:

@@ -31,9 +31,9 @@ _FEWEST = 20
 
 
 @lru_cache(maxsize=16)
-def lengths(items: int, neighbors: int) -> tuple[int, ...]:
-    """How many neighbours each item of a profile gives, the newest first."""
-    return (neighbors,) * (items - items // 2) + (min(_FEWEST, neighbors),) * (items // 2)
+def lengths(items: int, neighbors: int, fewest: int = _FEWEST) -> tuple[int, ...]:
+    """How many neighbours each item of a profile gives, the newest first: the older half gives fewer."""
+    return (neighbors,) * (items - items // 2) + (min(fewest, neighbors),) * (items // 2)
 
 
 def entries(hood: Neighborhood, query: Query) -> Entries:
@@ -42,18 +42,18 @@ def entries(hood: Neighborhood, query: Query) -> Entries:
     length = lengths(profile.shape[1], hood.cols.shape[1])
     of = np.repeat(np.arange(len(length)), length)
     owner = np.repeat(profile, length, axis=1)
-    cols, parts = _lists(hood.cols, profile, length), _lists(hood.scores, profile, length)
+    cols, parts = lists_of(hood.cols, profile, length), lists_of(hood.scores, profile, length)
     parts *= hood.column.take(cols)
     parts *= owner >= 0
     item = np.where(parts > 0, cols, np.int32(-1))
     values = [parts * (discount**of).astype(np.float32) for discount in DISCOUNTS]
-    alike = values[0] * _lists(hood.likeness, profile, length) if hood.content.known else None
+    alike = values[0] * lists_of(hood.likeness, profile, length) if hood.content.known else None
     if alike is not None:
         alike *= np.float32(1 / 255)
     return Entries(item, (*values, parts * (of == 0), alike), owner)
 
 
-def _lists(of: NDArray[T], profile: I32, length: tuple[int, ...]) -> NDArray[T]:
+def lists_of(of: NDArray[T], profile: I32, length: tuple[int, ...]) -> NDArray[T]:
     """The first entries of the rows of profile items [U, n], side by side: [U, sum of ``length`` [n]].
 
     Whole rows are taken, for their entries stand together in memory.

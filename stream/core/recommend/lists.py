@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stream.core.models import ease, external, nmf, placed, pure_svd
 from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked, best_first, reaching
-from stream.core.recommend import alike, kernel, peers, personal, popular, trend
+from stream.core.recommend import alike, kernel, lean, peers, personal, popular, trend
 from stream.core.recommend.candidates import Candidates, Entries, unite
 from stream.core.recommend.mixture import Features, Mixture, Targets, kind_of
 from stream.core.recommend.query import Query
@@ -101,6 +101,11 @@ COMPONENTS: dict[str, Component] = {
     pure_svd.NAME: _modelled(pure_svd.NAME, "factors"),
     nmf.NAME: _modelled(nmf.NAME, "factors"),
     ease.NAME: _modelled(ease.NAME, "autoencoder"),
+    lean.NAME: Component(
+        lean.CHANNELS,
+        ("item-item", "return", "trending"),
+        lambda sources, query: lean.entries(sources.hood, query, sources.trending),
+    ),
     external.NAME: Component(
         (external.NAME,), ("model",), lambda sources, query: external.entries(sources.hood, query)
     ),
@@ -125,13 +130,12 @@ class Recommender:
         self.names = tuple(sorted(names, key=lambda name: name != personal.NAME))
         self.components = tuple(COMPONENTS[name] for name in self.names)
         self.channels = tuple(channel for part in self.components for channel in part.channels)
-        shown = [strategy for part in self.components for strategy in part.strategies]
-        self._strategy = np.array([STRATEGIES.index(name) for name in shown], dtype=np.uint8)
+        self._strategies = [[STRATEGIES.index(name) for name in part.strategies] for part in self.components]
         self.mixture = self.fresh()
 
     def fresh(self) -> Mixture:
         """A mixture that has learned nothing."""
-        mixture = Mixture(self.channels, personal.FEATURES)
+        mixture = Mixture(self.channels, personal.FEATURES, fixed=lean.NAME in self.names)
         # Until it knows better, what he looks at right now comes late in his list.
         mixture.v[personal.FEATURES.index("in newest event")] = -1.0
         return mixture
@@ -188,8 +192,7 @@ class Recommender:
             at, place = best(found.candidates, scores, sources.hood.items.hashes, size)
             to = (found.candidates.row[at] + low, place)
             ranked.items[to], ranked.scores[to] = found.candidates.item[at], scores[at]
-            channel, ranked.because[to] = weighed.reasons(at)
-            ranked.strategy[to] = self._strategy[channel]
+            ranked.strategy[to], ranked.because[to] = weighed.reasons(at, self._strategies)
         return ranked
 
     def alone(self, sources: Sources, query: Query, size: int) -> dict[str, I32]:

@@ -82,6 +82,8 @@ class Targets:
 class Mixture:
     """Weights of C channels and D features; ``learned`` counts queries. Only `learn` changes them.
 
+    A ``fixed`` one takes the channels as they are, each with weight 1, and never learns.
+
     ``theta`` [C], ``kinds`` [B, C], ``phi`` [C], ``v`` [D], and their accumulators ``squares`` by name.
     """
 
@@ -93,6 +95,7 @@ class Mixture:
     v: F64 = field(init=False)
     squares: dict[str, F64] = field(init=False)
     learned: int = 0
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         c, d = len(self.channels), len(self.features)
@@ -103,6 +106,8 @@ class Mixture:
 
     def factors(self, found: Candidates, kind: I64) -> F64:
         """exp(θ_c + θ_{b,c} − φ_c·L_c) by channel and user: [C, U]; 0 where a channel has no evidence."""
+        if self.fixed:
+            return np.ones((len(self.channels), found.users))
         total = found.totals()
         held = total > 0
         logs = np.log(np.where(held, total, 1.0))
@@ -118,7 +123,7 @@ class Mixture:
 
     def learn(self, found: Candidates, features: Features, kind: I64, targets: Targets) -> None:
         """One step from U queries and what their users did. ~15 µs a query."""
-        batch = _Batch.of(self, found, features, kind, targets)
+        batch = None if self.fixed else _Batch.of(self, found, features, kind, targets)
         if batch is None:
             return
         by_query = batch.sums(batch.shares)
