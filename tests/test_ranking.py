@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from stream.core.items import Items, item_hash
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK
-from stream.core.neighborhood import HashIndex, Neighborhood, Similarity
+from stream.core.neighborhood import HashIndex, Neighborhood
 from stream.core.ranking import CONTENT, ITEM_ITEM, Ranked, nearest
+from stream.core.similarity import Similarity
 from stream.settings import Settings
 
 NAMES = [f"i{at}" for at in range(12)]

@@ -148,6 +148,7 @@ _SAID = {
     "count": "count {:.4g}",
     "row sum": "row {:.4g}",
     "column sum": "column {:.4g}",
+    "total": "total {:.4g}",
     "discount": "× {:.3g}",
     "likeness": "× alike {:.3g}",
     "cosine": "cosine {:.3g}",

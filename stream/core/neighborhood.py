@@ -1,15 +1,22 @@
 """Everybody's neighbour lists, as a worker follows them: arrays by local item id, ready for ranking. Pure.
 
-Similarity, the damped conditional of directed, decayed co-occurrence counts C(i→j) ("j after i"):
+Similarity, by default the damped conditional of directed, decayed co-occurrence counts C(i→j) ("j after i"):
 
     S(i→j) = C(i→j)^p / ((n_i + d)^a · n_j^b)
 
-with n_i the row sum of i and n_j the column sum of j. The first factor changes only with i's own record
-and is kept ready in ``scores``. The column factor n_j^−b changes with every record of j, so it is kept once
-an item in ``column`` and multiplied in when ranking: the lists then depend on the newest record of each item
-alone, not on the order in which records came (a worker that starts reads half of its lists before it has
-seen their neighbours). An item without record, or with a column sum of 0, counts n_j = 1. An item whose
-name is not known yet is not shown; its own record brings the name.
+with n_i the row sum of i and n_j the column sum of j (`stream.core.similarity` has the others). A record
+holds the K largest C of a row: these are ranked by S, whichever it is.
+
+The first factor changes only with i's own record and is kept ready in ``scores``. The column factor n_j^−b
+changes with every record of j, so it is kept once an item in ``column`` and multiplied in when ranking: the
+lists then depend on the newest record of each item alone, not on the order in which records came (a worker
+that starts reads half of its lists before it has seen their neighbours). An item without record, or with a
+column sum of 0, counts n_j = 1. An item whose name is not known yet is not shown; its own record brings the
+name.
+
+What is no product of the two is made when ranking, too, from the newest sums (`Neighborhood.whole`): there C
+itself stands in ``scores``, and 1 in ``column``. N is the sum of all row sums, each as its item's newest
+record has it.
 
 C and n_i are decayed to the time of i's last event, n_j to that of j's: a column that rested one half-life
 longer is rated 2^−b (10 %) too low.
@@ -20,6 +27,7 @@ list is made of the items that are most like it (`stream.core.content`), with a 
     S(i→j) = (cos(i, j) · sqrt((1 + p_j) / (1 + p_max)))^p / (1 + d)^a
 
 with p_j the popularity of j and p_max the greatest in the list: at most what one count in an empty row gives.
+With the other similarities likewise, n_i being 1.
 """
 
 from __future__ import annotations
@@ -34,6 +42,7 @@ from numpy.typing import NDArray
 from stream.core.content import Content
 from stream.core.items import Items
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, unpack_records
+from stream.core.similarity import Similarity
 from stream.settings import Settings
 
 Bool = NDArray[np.bool_]
@@ -49,43 +58,8 @@ T = TypeVar("T", bound=np.generic)
 _HOUR_MS = 3_600_000
 _LIVES = 500
 """Half-lives of popularity that one scale holds; then it moves on."""
-_TINY = np.float32(1e-30)
 _NEVER = np.iinfo(np.int64).min
 _CHUNK = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Similarity:
-    """The constants of S: exponents a, b, p and damping d."""
-
-    row_exponent: float = 0.9
-    damping: float = 100.0
-    column_exponent: float = 0.15
-    power: float = 1.0
-
-    @classmethod
-    def of(cls, settings: Settings) -> Similarity:
-        """From the settings."""
-        return cls(
-            settings.similarity_row_exponent,
-            settings.similarity_damping,
-            settings.similarity_column_exponent,
-            settings.similarity_power,
-        )
-
-    def row_part(self, weights: F32, row_sum: F64) -> F32:
-        """C^p / (n_i + d)^a of ``weights`` [r, K] and ``row_sum`` [r]: [r, K], 0 where C is 0."""
-        # The power of 0 would leave the vector instructions.
-        powers = np.power(np.maximum(weights, _TINY), np.float32(self.power))
-        # Without damping a row may sum to 0; all its weights are 0 then.
-        damped = np.maximum(row_sum + self.damping, _TINY)
-        divisor = np.power(damped, -self.row_exponent).astype(np.float32)
-        return np.where(weights > 0, powers * divisor[:, None], np.float32(0))
-
-    def column_part(self, col_sum: F64) -> F32:
-        """n_j^−b of ``col_sum`` [r]: [r], 1 where the sum is 0."""
-        known = np.where(col_sum > 0, np.maximum(col_sum, _TINY), 1.0)
-        return np.power(known, -self.column_exponent).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +134,7 @@ class Neighborhood:
         self._bare: Bool = np.zeros(0, dtype=np.bool_)
         self._filled: I64 = np.zeros(0, dtype=np.int64)
         self._renewals = 0
+        self._summed = (-1, 0.0)
         self.watched = False
         self._changed: list[I32] = []
         self._newest = _NEVER
@@ -183,6 +158,13 @@ class Neighborhood:
     def renewals(self) -> int:
         """How often records came; what is made from all of them is out of date when it grew."""
         return self._renewals
+
+    @property
+    def total(self) -> float:
+        """N, the sum of all row sums; added up again once records came. ~0.2 ms a million items."""
+        if self._summed[0] != self._renewals:
+            self._summed = self._renewals, float(self.row_sum.sum())
+        return self._summed[1]
 
     def at_once(self, n: int) -> tuple[F32, F32]:
         """Popularity and usual popularity of items 0 to n − 1 as of the newest hour of all: [n] each.
@@ -273,8 +255,30 @@ class Neighborhood:
         cols = self.cols[ids]
         column = np.where(cols < 0, np.float32(0), self.column.take(cols, mode="clip"))
         # By content, popularity has been considered already.
-        found: F32 = self.scores[ids] * np.where(self.by_content[ids][:, None], column > 0, column)
+        by_content = self.by_content[ids][:, None]
+        found: F32 = self.scores[ids] * np.where(by_content, column > 0, column)
+        if self.similarity.needs_total:
+            found = np.where(by_content, found, self.whole(ids[:, None], cols, found))
         return found
+
+    def whole(self, owner: I32, cols: I32, parts: F32) -> F32:
+        """S(i→j) of ``parts`` [m, n], row part times column part, of items ``owner`` and ``cols`` [m, n].
+
+        One owner a row [m, 1] will do; a part of 0 gives 0. Costs nothing with conditional and cosine; of 350
+        pairs, as of a user with 10 items, about 1 µs with lift, 13 with pearson and 32 with llr.
+        """
+        if not self.similarity.needs_total:
+            return parts
+        row_sum = np.where(
+            self.by_content.take(owner, mode="wrap"), 1.0, self.row_sum.take(owner, mode="wrap")
+        )
+        found = self.similarity.whole(
+            parts.reshape(-1),
+            np.broadcast_to(row_sum, parts.shape).reshape(-1),
+            self.col_sum.take(cols, mode="wrap").reshape(-1),
+            self.total,
+        )
+        return found.reshape(parts.shape)
 
     def fill_cold(self, items: I32) -> None:
         """Give those of the items [m] that have no list of their own the items most like them.

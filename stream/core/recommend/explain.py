@@ -236,20 +236,24 @@ _ALIKE = 3
 
 
 def _pair(sources: Sources, query: Query, owner: int, item: int) -> Figures:
-    """How the user's own item i leads to j: S(i→j) = C^p / ((n_i + d)^a · n_j^b), as in `Neighborhood`.
+    """How the user's own item i leads to j: S(i→j) and what it is made of (`Similarity`).
 
-    C is read back from S; of a list made by content (`by_content`) it is a pseudo-count.
+    C is read back from the row part; of a list made by content (`by_content`) it is a pseudo-count. N stands
+    there where S depends on it.
     """
     hood, constants = sources.hood, sources.hood.similarity
     place = int(np.flatnonzero(hood.cols[owner] == item)[0])
     row_part = float(hood.scores[owner, place])
     row_sum = 1.0 if hood.by_content[owner] else float(hood.row_sum[owner])
     damped = (row_sum + constants.damping) ** constants.row_exponent
+    i, j = np.array([[owner]], dtype=np.int32), np.array([[item]], dtype=np.int32)
+    parts = np.array([[row_part]], dtype=np.float32) * hood.column[item]
     return {
         "count": float((row_part * damped) ** (1 / constants.power)),
         "row sum": row_sum,
         "column sum": float(hood.col_sum[item]),
-        "similarity": row_part * float(hood.column[item]),
+        **({"total": hood.total} if constants.needs_total else {}),
+        "similarity": float(hood.whole(i, j, parts)[0, 0]),
         "likeness": float(hood.likeness[owner, place]) / 255,
         "items ago": _items_ago(query, owner),
     }

@@ -45,6 +45,7 @@ def entries(hood: Neighborhood, query: Query) -> Entries:
     cols, parts = lists_of(hood.cols, profile, length), lists_of(hood.scores, profile, length)
     parts *= hood.column.take(cols)
     parts *= owner >= 0
+    parts = hood.whole(owner, cols, parts)
     item = np.where(parts > 0, cols, np.int32(-1))
     values = [parts * (discount**of).astype(np.float32) for discount in DISCOUNTS]
     alike = values[0] * lists_of(hood.likeness, profile, length) if hood.content.known else None
