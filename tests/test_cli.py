@@ -39,6 +39,7 @@ from stream.embedded import free_port
 from stream.events import CODE
 from stream.ownership import partition_of
 from stream.settings import Settings
+from stream.topics import TOPICS
 from tests.e2e.harness import environment
 
 COMMANDS = (
@@ -268,14 +269,14 @@ def test_topics_are_made_once_and_the_doctor_is_content(
     ill = cli("doctor", "--json", settings=settings)
     assert ill.code == 1
     wrong = [each for each in orjson.loads(ill.out) if each["level"] == "error"]
-    assert len(wrong) == 10 and {each["mend"] for each in wrong} == {"tidewise topics create"}
+    assert len(wrong) == len(TOPICS) and {each["mend"] for each in wrong} == {"tidewise topics create"}
     made = orjson.loads(cli("topics", "create", "--json", settings=settings).out)
-    assert {each["created"] for each in made} == {True} and len(made) == 10
+    assert {each["created"] for each in made} == {True} and len(made) == len(TOPICS)
     again = cli("topics", "create", settings=settings)
-    assert again.code == 0 and again.out.count("was there") == 10
+    assert again.code == 0 and again.out.count("was there") == len(TOPICS)
     well = cli("doctor", settings=settings)
     assert well.code == 0
-    assert "topics: 10 topics with 4 partitions each" in well.out
+    assert f"topics: {len(TOPICS)} topics with 4 partitions each" in well.out
 
 
 def test_another_number_of_partitions_is_refused(cli: Cli, settings: Settings) -> None:

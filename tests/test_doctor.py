@@ -19,7 +19,7 @@ from stream.admin import connected, create_topics
 from stream.doctor import Finding, examine
 from stream.embedded import EmbeddedStore, free_port
 from stream.settings import Settings
-from stream.topics import EVENTS, NEIGHBORS
+from stream.topics import EVENTS, NEIGHBORS, TOPICS
 
 
 def by_what(findings: list[Finding]) -> dict[str, Finding]:
@@ -46,7 +46,7 @@ async def changed(settings: Settings, command: str) -> AsyncIterator[Settings]:
 async def test_a_fresh_place_has_no_error_and_one_warning(settings: Settings) -> None:
     found = await look(settings)
     assert {what for what, each in found.items() if each.level != "ok"} == {"persistence"}
-    assert found["topics"].detail == "10 topics with 4 partitions each"
+    assert found["topics"].detail == f"{len(TOPICS)} topics with 4 partitions each"
     assert "nothing committed yet" in found["workers"].detail
     assert "Valkey" in found["store"].detail
     assert "no worker has run" in found["deployment"].detail

@@ -18,9 +18,11 @@ from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import nearest
 from stream.core.recommend import kernel
 from stream.core.recommend.explain import RANKED, explain
+from stream.core.recommend.lists import Recommender
 from stream.core.similarity import Similarity
 from stream.settings import Settings
 from tests.shops import NAMED, User, World, evidence, some_recommender, some_world
+from tests.test_lean import oracle as lean_oracle
 from tests.test_ranking import NAMES, SHOP, Entry, Shop, oracle
 
 NAMED_ONES = ("cosine", "pearson", "lift", "llr")
@@ -272,6 +274,17 @@ def check_entries(world: Other, user: User, channel: str, item: np.ndarray, valu
         expected = sum(each for each, _ in channels.get(channel, []))
         assert told.pop(j, 0.0) == pytest.approx(expected, rel=1e-3, abs=1e-5)
     assert not told
+
+
+@pytest.mark.parametrize("name", NAMED_ONES)
+def test_lean_lists_are_made_of_it_too(name: str) -> None:
+    for seed in range(20):
+        world, recommender = some_other(seed, name), Recommender(["lean"])
+        ranked = recommender.rank(world.sources(), world.query(), (NONE, NONE), 8)
+        for row, user in enumerate(world.users):
+            told = lean_oracle(world, user.profile)
+            sums = sorted((1e-9 + sum(each for each, *_ in one) for one in told.values()), reverse=True)[:8]
+            assert ranked.scores[row, : len(sums)].tolist() == pytest.approx(sums, rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMED_ONES)

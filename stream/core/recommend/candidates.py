@@ -19,6 +19,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.ranking import reaching
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
@@ -68,10 +70,11 @@ class Entries:
 class Candidates:
     """J candidates of U users, by user, then by local id.
 
-    ``row`` [J], ``item`` [J], ``start`` [U + 1] where each user's begin. The E entries of all ``parts`` that
-    name an item are sorted by candidate, those of candidate j from ``first[j]`` on: ``place`` [E] is where
-    each stands in the matrix [U, 2^bits] of all parts side by side, which begin at ``columns``.
-    ``everywhere`` is the evidence [J] of channels, by number, that speak of every candidate.
+    ``row`` [J], ``item`` [J], ``start`` [U + 1] where each user's begin. The entries of all ``parts`` are
+    sorted by user and candidate, those of candidate j from ``first[j]`` on, and those of user u that name no
+    item, whose values are 0, from ``end[u]`` on: ``place`` [U · W] is where each stands in the matrix
+    [U, 2^bits] of all parts side by side, which begin at ``columns``. ``everywhere`` is the evidence [J] of
+    channels, by number, that speak of every candidate.
     """
 
     row: I64
@@ -79,6 +82,7 @@ class Candidates:
     start: I64
     place: I64
     first: I64
+    end: I64
     bits: int
     columns: tuple[int, ...]
     parts: tuple[Entries, ...]
@@ -122,6 +126,14 @@ class Candidates:
             totals[channel] = np.bincount(self.row, weights=values, minlength=self.users)
         return totals
 
+    def reaching(self, scores: F32, size: int) -> tuple[I64, I64]:
+        """Rows [n], candidates [n] whose scores [J] > 0 reach their user's size-th best; more if tied."""
+        counts = np.diff(self.start)
+        wide = np.zeros((self.users, int(counts.max(initial=0))), dtype=np.float32)
+        wide[np.arange(wide.shape[1]) < counts[:, None]] = scores
+        row, place = np.divmod(reaching(wide.view(np.int32), size), max(wide.shape[1], 1))
+        return row, place + self.start[row]
+
     def weighed(self, weights: F64) -> Weighed:
         """All entries with their channels weighed by ``weights`` [C, U]."""
         weights_32, channel = weights.astype(np.float32), 0
@@ -151,10 +163,15 @@ class Candidates:
             found[channel] = everywhere[at]
         return found
 
+    def lengths(self, at: I64) -> I64:
+        """How many entries candidates ``at`` [n] have: [n]."""
+        after = np.append(self.first, len(self.place))[at + 1]
+        lengths: I64 = np.minimum(after, self.end[self.row[at]]) - self.first[at]
+        return lengths
+
     def entries(self, at: I64) -> tuple[I64, I64]:
         """The m entries of candidates ``at`` [n]: where those of each begin [n], and their places [m]."""
-        length = np.append(self.first, len(self.place))
-        length, begin = length[at + 1] - length[at], self.first[at]
+        begin, length = self.first[at], self.lengths(at)
         starts = np.cumsum(length) - length
         return starts, self.place[np.repeat(begin - starts, length) + np.arange(int(length.sum()))]
 
@@ -197,9 +214,7 @@ class Weighed:
         """The largest share of a part in candidates [n], and the place of its largest entry [n]."""
         place = self.found.place[self.found.first[at]]
         share = self.wide.take(place)
-        many = np.flatnonzero(
-            np.append(self.found.first, len(self.found.place))[at + 1] > self.found.first[at] + 1
-        )
+        many = np.flatnonzero(self.found.lengths(at) > 1)
         if len(many):
             share[many], place[many] = self._largest_of(at[many])
         return share, place
@@ -256,23 +271,21 @@ def unite(parts: Sequence[Entries]) -> Candidates:
     users, width = item.shape
     bits = max(width - 1, 1).bit_length()
     words = _words(item, bits)
-    held = words < np.uint32(((1 << (32 - bits)) - 1) << bits)
-    length = np.count_nonzero(held, axis=1)
-    row = np.repeat(np.arange(users), length)
-    words = words[held]
-    place = (words & np.uint32((1 << bits) - 1)) + (row << bits)
+    place = (words & np.uint32((1 << bits) - 1)) + (np.arange(users) << bits)[:, None]
     words >>= np.uint32(bits)
-    begins = np.ones(len(words), dtype=np.bool_)
-    np.not_equal(words[1:], words[:-1], out=begins[1:])
-    begins[(np.cumsum(length) - length)[length > 0]] = True
+    begins = words < np.uint32((1 << (32 - bits)) - 1)
+    length = np.count_nonzero(begins, axis=1)
+    begins[:, 1:] &= words[:, 1:] != words[:, :-1]
     first = np.flatnonzero(begins)
-    row = row[first]
+    place = place.ravel()
+    row = place.take(first) >> bits
     return Candidates(
         row,
-        words[first].astype(np.int32),
+        words.ravel().take(first).astype(np.int32),
         np.searchsorted(row, np.arange(users + 1)),
         place,
         first,
+        length + np.arange(users) * width,
         bits,
         tuple(np.cumsum([0, *(part.item.shape[1] for part in parts)]).tolist()),
         tuple(parts),

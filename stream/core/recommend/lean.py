@@ -43,6 +43,7 @@ def entries(hood: Neighborhood, query: Query, trending: I32) -> Entries:
     cols, parts = kernel.lists_of(hood.cols, profile, length), kernel.lists_of(hood.scores, profile, length)
     parts *= hood.column.take(cols)
     parts *= because[:, kin] >= 0
+    parts = hood.whole(because[:, kin], cols, parts)
     item[:, kin] = np.where(parts > 0, cols, np.int32(-1))
     np.multiply(parts, np.repeat(discounts, length), out=values[0, :, kin])
 

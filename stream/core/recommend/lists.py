@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stream.core.models import ease, external, nmf, placed, pure_svd
 from stream.core.neighborhood import Neighborhood
-from stream.core.ranking import Ranked, best_first, reaching
+from stream.core.ranking import Ranked, best_first
 from stream.core.recommend import alike, kernel, lean, peers, personal, popular, trend
 from stream.core.recommend.candidates import Candidates, Entries, unite
 from stream.core.recommend.mixture import Features, Mixture, Targets, kind_of
@@ -223,11 +223,7 @@ def best(found: Candidates, scores: F32, hashes: U64, size: int) -> tuple[I64, I
 
     Candidates that score 0 are never taken. Returns their places [n] and ranks [n]. ~1.5 µs a user.
     """
-    counts = np.diff(found.start)
-    wide = np.zeros((found.users, int(counts.max(initial=0))), dtype=np.float32)
-    wide[np.arange(wide.shape[1]) < counts[:, None]] = scores
-    row, place = np.divmod(reaching(wide.view(np.int32), size), max(wide.shape[1], 1))
-    place += found.start[row]
+    row, place = found.reaching(scores, size)
     order = best_first(row, scores[place], hashes[found.item[place]])
     rank = np.arange(len(row)) - np.searchsorted(row, np.arange(found.users))[row]
     order, rank = order[rank < size], rank[rank < size]

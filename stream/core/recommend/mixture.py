@@ -225,16 +225,12 @@ def _labels(found: Candidates, targets: Targets) -> F64:
 
 
 def _taken(found: Candidates, scores: F32, wanted: Bool, hit: Bool) -> I64:
-    """The best 100 candidates of each query that has a target, and its targets if none is among them."""
-    users = found.users
-    teaching = np.flatnonzero(hit[found.row])
-    order = teaching[np.lexsort((-scores[teaching], found.row[teaching]))]
-    row = found.row[order]
-    rank = np.arange(len(order)) - np.searchsorted(row, np.arange(users))[row]
+    """The best 100 candidates (more if tied) of each query with a target, and its targets if none is."""
+    row, place = found.reaching(np.where(hit[found.row], scores, np.float32(0)), _BEST)
     best = np.zeros(len(scores), dtype=np.bool_)
-    best[order[rank < _BEST]] = True
-    reached = np.bincount(found.row[wanted & best], minlength=users) > 0
-    return np.flatnonzero(best | (wanted & ~reached[found.row] & hit[found.row]))
+    best[place] = True
+    reached = np.bincount(row[wanted[place]], minlength=found.users) > 0
+    return np.flatnonzero(best | (wanted & ~reached[found.row]))
 
 
 def _softmax(scores: F32, row: I64, users: int) -> F64:
