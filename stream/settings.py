@@ -272,7 +272,7 @@ class Settings(BaseSettings):
     )
     learn: bool = Field(True, description="The mixture of components learns from what users do next.")
     learn_share: float = Field(
-        0.2, ge=0, le=1, description="Share of events it learns from, once it has learned from 100,000."
+        0.05, ge=0, le=1, description="Share of events it learns from, once it has learned from 100,000."
     )
     peers: int = Field(
         50_000,

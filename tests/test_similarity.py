@@ -259,9 +259,8 @@ def test_the_component_gives_what_the_formula_says(name: str) -> None:
         world = some_other(seed, name)
         found = kernel.entries(world.hood, world.query())
         for row, user in enumerate(world.users):
-            for channel, values in zip(("far", "near", "last"), found.values, strict=False):
-                assert values is not None
-                check_entries(world, user, channel, found.item[row], values[row])
+            for number, channel in enumerate(("far", "near", "last")):
+                check_entries(world, user, channel, found.item[row], found.channel(number)[row])
 
 
 def check_entries(world: Other, user: User, channel: str, item: np.ndarray, value: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import logging
 
 import typer
 
+from stream.allocator import keep_freed_memory
 from stream.cli import data, evaluation, explain, look, refreshing, run
 from stream.cli.common import CODES, told
 
@@ -31,6 +32,7 @@ refreshing.register(app)
 
 def main() -> None:
     """Entry point: what people can mend ends with a message and an exit code, not with a trace."""
+    keep_freed_memory()
     logging.getLogger().addHandler(logging.NullHandler())  # else libraries talk of what `told` says better
     with told():
         app(prog_name="tidewise")

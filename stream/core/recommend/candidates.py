@@ -12,9 +12,9 @@ evidence of every channel is made only of the candidates it is asked for (`Candi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,34 +36,69 @@ class Entries:
     ``item`` [U, w] local ids, −1 where there is none; ``values``: one matrix [U, w] a channel, 0 there (None:
     all 0); ``because`` [U, w] the item of the user's own that is the evidence (−1 = none). ``features``
     [D, m] of the m entries with an item, row by row.
+
+    Channels that differ by a factor of ``runs`` of columns alone name the same matrix, which is then read
+    once: ``factors`` [C, n] are those of the n runs. Without runs there are none.
     """
 
     item: I32
     values: tuple[F32 | None, ...]
     because: I32
     features: F32 | None = None
+    runs: tuple[int, ...] = ()
+    factors: F32 | None = None
 
-    def sums(self) -> F64:
-        """What each channel gives each user in all: [C, U]."""
-        users = len(self.item)
-        sums = [np.zeros(users) if each is None else each.sum(axis=1) for each in self.values]
-        return np.array(sums, dtype=np.float64).reshape(len(self.values), users)
+    def channel(self, number: int) -> F32:
+        """The evidence in one channel: [U, w]."""
+        values = self.values[number]
+        if values is None:
+            return np.zeros(self.item.shape, dtype=np.float32)
+        return values if self.factors is None else values * np.repeat(self.factors[number], self.runs)
+
+    def sums(self, by: F32 | None = None) -> F64:
+        """What each channel gives each user in all, entries times ``by`` [U, w]: [C, U]."""
+        sums = np.zeros((len(self.values), len(self.item)))
+        for channels, matrix in self._matrices():
+            values = matrix if by is None else matrix * by
+            if self.factors is None:
+                sums[channels] = values.sum(axis=1)
+            else:
+                begins = np.cumsum((0, *self.runs[:-1]))
+                by_run = np.add.reduceat(values, begins, axis=1)
+                sums[channels] = [(by_run * factor).sum(axis=1) for factor in self.factors[channels]]
+        return sums
 
     def mixed(self, weights: F32) -> F32:
         """The sum of the channels by ``weights`` [C, U]: [U, w]."""
-        total = np.zeros(self.item.shape, dtype=np.float32)
-        for weight, each in zip(weights, self.values, strict=True):
-            if each is not None:
-                total += each * weight[:, None]
-        return total
+        total: F32 | None = None
+        for channels, values in self._matrices():
+            weight = weights[channels]
+            if self.factors is None:
+                part = values * weight.sum(axis=0)[:, None]
+            else:
+                by_run = (weight[:, :, None] * self.factors[channels][:, None]).sum(axis=0)
+                part = np.repeat(by_run, self.runs, axis=1)
+                part *= values
+            total = part if total is None else np.add(total, part, out=total)
+        return np.zeros(self.item.shape, dtype=np.float32) if total is None else total
 
     def at(self, row: I64, column: I64) -> F32:
         """The values of some entries [m] in each channel: [C, m]."""
         found = np.zeros((len(self.values), len(row)), dtype=np.float32)
-        for channel, each in enumerate(self.values):
-            if each is not None:
-                found[channel] = each[row, column]
+        for channels, values in self._matrices():
+            found[channels] = values[row, column]
+        if self.factors is not None:
+            found *= np.repeat(self.factors, self.runs, axis=1)[:, column]
         return found
+
+    def _matrices(self) -> Iterator[tuple[slice, F32]]:
+        """Each matrix, and the channels next to each other that name it."""
+        begin = 0
+        for _, same in groupby(self.values, id):
+            values, *others = same
+            if values is not None:
+                yield slice(begin, begin + 1 + len(others)), values
+            begin += 1 + len(others)
 
 
 @dataclass(frozen=True)
@@ -73,8 +108,9 @@ class Candidates:
     ``row`` [J], ``item`` [J], ``start`` [U + 1] where each user's begin. The entries of all ``parts`` are
     sorted by user and candidate, those of candidate j from ``first[j]`` on, and those of user u that name no
     item, whose values are 0, from ``end[u]`` on: ``place`` [U · W] is where each stands in the matrix
-    [U, 2^bits] of all parts side by side, which begin at ``columns``. ``everywhere`` is the evidence [J] of
-    channels, by number, that speak of every candidate.
+    [U, 2^bits] of all parts side by side, which begin at ``columns``; ``head`` [J] is the place of each
+    candidate's first. ``everywhere`` is the evidence [J] of channels, by number, that speak of every
+    candidate.
     """
 
     row: I64
@@ -82,6 +118,7 @@ class Candidates:
     start: I64
     place: I64
     first: I64
+    head: I64
     end: I64
     bits: int
     columns: tuple[int, ...]
@@ -107,7 +144,7 @@ class Candidates:
         Its entries count row by row; they must stand leftmost in their rows, and name an item but once.
         """
         given = self.parts[0].item
-        column = self.place[self.first] & ((1 << self.bits) - 1)
+        column = self.head & ((1 << self.bits) - 1)
         at = np.flatnonzero(column < given.shape[1])
         length = np.count_nonzero(given >= 0, axis=1)
         return at, (np.cumsum(length) - length)[self.row[at]] + column[at]
@@ -123,7 +160,21 @@ class Candidates:
         """Σ_j of each channel's evidence, by user: [C, U]."""
         totals = np.concatenate([part.sums() for part in self.parts])
         for channel, values in self.everywhere.items():
-            totals[channel] = np.bincount(self.row, weights=values, minlength=self.users)
+            held = np.flatnonzero(np.diff(self.start))
+            totals[channel, held] = np.add.reduceat(values, self.start[held])
+        return totals
+
+    def totals_by(self, at: I64, by: F32) -> F64:
+        """Σ of each channel's evidence of candidates ``at`` [n] times ``by`` [n], by user: [C, U]."""
+        begin, place = self.entries(at)
+        wide = np.zeros((self.users, 1 << self.bits), dtype=np.float32)
+        wide.ravel()[place] = np.repeat(by, np.diff(begin, append=len(place)))
+        columns = pairwise(self.columns)
+        totals = np.concatenate(
+            [part.sums(wide[:, low:high]) for part, (low, high) in zip(self.parts, columns, strict=True)]
+        )
+        for channel, values in self.everywhere.items():
+            totals[channel] = np.bincount(self.row[at], weights=values[at] * by, minlength=self.users)
         return totals
 
     def reaching(self, scores: F32, size: int) -> tuple[I64, I64]:
@@ -212,7 +263,7 @@ class Weighed:
 
     def _largest(self, at: I64) -> tuple[F32, I64]:
         """The largest share of a part in candidates [n], and the place of its largest entry [n]."""
-        place = self.found.place[self.found.first[at]]
+        place = self.found.head[at]
         share = self.wide.take(place)
         many = np.flatnonzero(self.found.lengths(at) > 1)
         if len(many):
@@ -222,7 +273,14 @@ class Weighed:
     def _largest_of(self, at: I64) -> tuple[F32, I64]:
         """The same of candidates that have several entries."""
         begin, place = self.found.entries(at)
-        spoken = self.wide.take(place)
+        if len(self.found.parts) > 1:
+            begin, place, share = self._largest_part(begin, place)
+        else:
+            share = np.add.reduceat(self.wide.take(place), begin)
+        return share, place[_first_largest(self.wide.take(place), begin)]
+
+    def _largest_part(self, begin: I64, place: I64) -> tuple[I64, I64, F32]:
+        """Of entries [m], which begin at ``begin`` [n], those of the part that gives most, and how much."""
         column = place & ((1 << self.found.bits) - 1)
         news = np.zeros(len(place), dtype=np.bool_)
         news[begin] = True
@@ -230,13 +288,11 @@ class Weighed:
             beyond = column >= edge
             news[1:] |= beyond[1:] != beyond[:-1]
         segment = np.flatnonzero(news)
-        share = np.add.reduceat(spoken, segment)
+        share = np.add.reduceat(self.wide.take(place), segment)
         first = _first_largest(share, np.searchsorted(segment, begin))
-        bounds = np.append(segment, len(place))
-        low, length = bounds[first], bounds[first + 1] - bounds[first]
+        low, length = segment[first], np.diff(segment, append=len(place))[first]
         starts = np.cumsum(length) - length
-        every = np.repeat(low - starts, length) + np.arange(int(length.sum()))
-        return share[first], place[every[_first_largest(spoken[every], starts)]]
+        return starts, place[np.repeat(low - starts, length) + np.arange(int(length.sum()))], share[first]
 
     def _told(self, place: I64, strategies: Sequence[Sequence[int]]) -> tuple[U8, I32]:
         """The strategies of entries at places [n], and the items [n] behind them."""
@@ -271,20 +327,23 @@ def unite(parts: Sequence[Entries]) -> Candidates:
     users, width = item.shape
     bits = max(width - 1, 1).bit_length()
     words = _words(item, bits)
-    place = (words & np.uint32((1 << bits) - 1)) + (np.arange(users) << bits)[:, None]
+    place = (words & np.uint32((1 << bits) - 1)).astype(np.int64)
+    place += (np.arange(users) << bits)[:, None]
     words >>= np.uint32(bits)
     begins = words < np.uint32((1 << (32 - bits)) - 1)
     length = np.count_nonzero(begins, axis=1)
     begins[:, 1:] &= words[:, 1:] != words[:, :-1]
     first = np.flatnonzero(begins)
     place = place.ravel()
-    row = place.take(first) >> bits
+    head = place.take(first)
+    row = head >> bits
     return Candidates(
         row,
         words.ravel().take(first).astype(np.int32),
         np.searchsorted(row, np.arange(users + 1)),
         place,
         first,
+        head,
         length + np.arange(users) * width,
         bits,
         tuple(np.cumsum([0, *(part.item.shape[1] for part in parts)]).tolist()),

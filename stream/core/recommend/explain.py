@@ -216,9 +216,7 @@ def _entries(
         value = float(sources.trends.of(np.array([item], dtype=np.int32))[channel, 0])
         return [Entry(None, value, _trend(sources, item))]
     given = found.candidates.parts[part]
-    values = given.values[channel]
-    if values is None:
-        return []
+    values = given.channel(channel)
     about, entries = _ABOUT.get(component), []
     for column in np.flatnonzero((given.item[0] == item) & (values[0] != 0)).tolist():
         owner, value = int(given.because[0, column]), float(values[0, column])

@@ -40,18 +40,19 @@ def entries(hood: Neighborhood, query: Query) -> Entries:
     """Channels "item-item far", "near", "last" and "alike". ~3 µs a user with 10 items of 50 neighbours."""
     profile = query.profile
     length = lengths(profile.shape[1], hood.cols.shape[1])
-    of = np.repeat(np.arange(len(length)), length)
     owner = np.repeat(profile, length, axis=1)
     cols, parts = lists_of(hood.cols, profile, length), lists_of(hood.scores, profile, length)
     parts *= hood.column.take(cols)
     parts *= owner >= 0
     parts = hood.whole(owner, cols, parts)
     item = np.where(parts > 0, cols, np.int32(-1))
-    values = [parts * (discount**of).astype(np.float32) for discount in DISCOUNTS]
-    alike = values[0] * lists_of(hood.likeness, profile, length) if hood.content.known else None
+    back = np.arange(len(length))
+    far, near = [(discount**back).astype(np.float32) for discount in DISCOUNTS]
+    factors = np.stack([far, near, (back == 0).astype(np.float32), far])
+    alike = parts * lists_of(hood.likeness, profile, length) if hood.content.known else None
     if alike is not None:
-        alike *= np.float32(1 / 255)
-    return Entries(item, (*values, parts * (of == 0), alike), owner)
+        factors[3] /= 255
+    return Entries(item, (parts, parts, parts, alike), owner, runs=length, factors=factors)
 
 
 def lists_of(of: NDArray[T], profile: I32, length: tuple[int, ...]) -> NDArray[T]:

@@ -60,14 +60,6 @@ class Features:
     entry: I64
     values: F32
 
-    def of(self, places: I64) -> F64:
-        """The features of candidates at ``places`` [n], ascending: [D, n]."""
-        found = np.zeros((len(self.values), len(places)))
-        to = np.minimum(np.searchsorted(places, self.at), max(len(places) - 1, 0))
-        held = np.flatnonzero(places[to] == self.at) if len(places) else to[:0]
-        found[:, to[held]] = self.values[:, self.entry[held]]
-        return found
-
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -116,8 +108,10 @@ class Mixture:
 
     def scores(self, weighed: Weighed, features: Features) -> F32:
         """exp(s(u, j)) of all candidates, weighed by their users' `factors`: [J], > 0. ~3 µs a user."""
-        scores = weighed.sums()
-        scores += np.float32(LEAST)
+        return self.featured(weighed.sums() + np.float32(LEAST), features)
+
+    def featured(self, scores: F32, features: Features) -> F32:
+        """``scores`` [J], times what features make of them, in place."""
         scores[features.at] *= np.exp(self.v.astype(np.float32) @ features.values).take(features.entry)
         return scores
 
@@ -126,12 +120,12 @@ class Mixture:
         batch = None if self.fixed else _Batch.of(self, found, features, kind, targets)
         if batch is None:
             return
-        by_query = batch.sums(batch.shares)
+        by_query = batch.shares
         totals = np.log(np.maximum(found.totals(), 1e-12)).T
         self._step("theta", by_query, _RATE)
         self._step("phi", -_PHI_SHARE * totals * by_query, _SLOW_RATE)
         np.clip(self.phi, 0.0, _MOST_PHI, out=self.phi)
-        self._step("v", batch.sums(batch.features), _RATE)
+        self._step("v", batch.features, _RATE)
         self._step_kinds(kind, by_query)
         queries = int(np.count_nonzero(batch.taught))
         self.kinds *= _SHRINK**queries
@@ -175,10 +169,9 @@ _WEIGHTS = ("theta", "kinds", "phi", "v")
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The candidates that teach: n of them, by query; ``taught`` [U] which queries do."""
+    """What queries teach: Σ_j δ_j r_c(j) ``shares`` [U, C], Σ_j δ_j g_d(j) ``features`` [U, D], each times
+    √n and the targets' weight; ``taught`` [U] which queries do."""
 
-    row: I64
-    error: F64
     shares: F64
     features: F64
     taught: Bool
@@ -187,33 +180,46 @@ class _Batch:
     def of(
         cls, mixture: Mixture, found: Candidates, features: Features, kind: I64, targets: Targets
     ) -> _Batch | None:
-        """Softmax, labels and errors of the best candidates; None when no target was a candidate."""
-        users = found.users
+        """From the best candidates of each query; None when no target was a candidate."""
         label = _labels(found, targets)
         wanted = label > 0
-        hit = np.bincount(found.row[wanted], minlength=users) > 0
+        hit = np.bincount(found.row[wanted], minlength=found.users) > 0
         if not hit.any():
             return None
         factors = mixture.factors(found, kind)
-        scores = mixture.scores(found.weighed(factors), features)
+        sums = found.weighed(factors).sums() + np.float32(LEAST)
+        scores = mixture.featured(sums.copy(), features)
         at = _taken(found, scores, wanted, hit)
-        row, wanted_at = found.row[at], label[at]
-        counts = np.bincount(row, weights=wanted_at > 0, minlength=users)
-        weight = np.bincount(row, weights=wanted_at, minlength=users) / np.maximum(counts, 1)
-        truth = wanted_at / np.maximum(counts * weight, 1e-12)[row]
-        scale = np.sqrt(counts) * weight
-        error = (truth - _softmax(np.log(scores[at]), row, users)) * scale[row]
-        parts = found.evidence(at) * factors[:, row]
-        shares = parts / (LEAST + parts.sum(axis=0))
-        return cls(row, error, shares.T, features.of(at).T, hit)
+        error = _errors(np.log(scores[at]), found.row[at], label[at])
+        # Σ_j δ_j r_c(j) with r_c(j) = w_c·f_c(j) / sum_j: of single entries, for sums are linear.
+        shares = found.totals_by(at, (error / sums[at]).astype(np.float32)) * factors
+        return cls(shares.T, _by_query(found, features, at, error).T, hit)
 
-    def sums(self, of: F64) -> F64:
-        """Σ_j δ_j · of_j by query: [U, n]."""
-        summed = np.zeros((len(self.taught), of.shape[1]))
-        begins = np.flatnonzero(np.diff(self.row, prepend=-1))
-        if of.shape[1]:
-            summed[self.row[begins]] = np.add.reduceat(self.error[:, None] * of, begins, axis=0)
-        return summed
+
+def _errors(scores: F32, row: I64, label: F64) -> F64:
+    """√n · weight · (y − p) of candidates [m], by query in ``row`` [m], ascending."""
+    begins = np.flatnonzero(np.diff(row, prepend=-1))
+    query = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(row)))
+    powers = np.exp(scores - np.maximum.reduceat(scores, begins)[query])
+    counts = np.add.reduceat((label > 0).astype(np.float64), begins)
+    weight = np.add.reduceat(label, begins) / counts
+    shares = powers / np.add.reduceat(powers, begins)[query]
+    return np.asarray((np.sqrt(counts) * weight)[query] * (label / (counts * weight)[query] - shares))
+
+
+def _by_query(found: Candidates, features: Features, at: I64, error: F64) -> F64:
+    """Σ_j δ_j g_d(j) by query: [D, U]."""
+    every = np.zeros(len(found.item), dtype=np.float32)
+    every[at] = error
+    told = every[features.at]
+    held = np.flatnonzero(told)
+    summed = np.zeros((len(features.values), found.users))
+    if len(held):
+        row = found.row[features.at[held]]
+        begins = np.flatnonzero(np.diff(row, prepend=-1))
+        parts = features.values[:, features.entry[held]] * told[held]
+        summed[:, row[begins]] = np.add.reduceat(parts, begins, axis=1)
+    return summed
 
 
 def _labels(found: Candidates, targets: Targets) -> F64:
@@ -231,11 +237,3 @@ def _taken(found: Candidates, scores: F32, wanted: Bool, hit: Bool) -> I64:
     best[place] = True
     reached = np.bincount(row[wanted[place]], minlength=found.users) > 0
     return np.flatnonzero(best | (wanted & ~reached[found.row]))
-
-
-def _softmax(scores: F32, row: I64, users: int) -> F64:
-    most = np.full(users, -np.inf)
-    np.maximum.at(most, row, scores)
-    powers = np.exp(scores - most[row])
-    shares: F64 = powers / np.bincount(row, weights=powers, minlength=users)[row]
-    return shares

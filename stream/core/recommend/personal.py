@@ -98,21 +98,24 @@ class _Own:
 
     def lately(self, half_life_s: float) -> F32:
         """What `LATELY_DAYS` leave of each entry's events, by what this half-life leaves of them: [M]."""
-        gap = np.maximum(self.gap, _LEAST_GAP_S)
+        again = np.flatnonzero(self.count > 1)
+        gap, count = np.maximum(self.gap[again], _LEAST_GAP_S), self.count[again]
 
-        def left(seconds: float) -> F32:
+        def series(seconds: float) -> F32:
             rate = np.float32(-np.log(2) / seconds)
-            series = np.expm1(gap * self.count * rate) / np.expm1(gap * rate)
-            kept: F32 = (np.exp(self.seconds * rate) * series).astype(np.float32)
-            return kept
+            summed: F32 = np.expm1(gap * count * rate) / np.expm1(gap * rate)
+            return summed
 
-        return left(LATELY_DAYS * _DAY_S) / left(half_life_s)
+        days = LATELY_DAYS * _DAY_S
+        left: F32 = np.exp(self.seconds * np.float32(np.log(2) * (1 / half_life_s - 1 / days)))
+        left[again] *= series(days) / series(half_life_s)
+        return left
 
     def features(self) -> F32:
         """`FEATURES`: [13, M]."""
         found = np.empty((len(FEATURES), len(self.row)), dtype=np.float32)
-        age, count = np.log1p(self.age), np.log(self.count)
-        minutes = np.log1p(self.seconds / 60)
+        age, count = np.log(1 + self.age), np.log(self.count)
+        minutes = np.log(1 + self.seconds / 60)
         due = np.log((self.seconds / 60 + _HOUR_MIN) / (self.gap / 60 + _HOUR_MIN))
         due = np.clip(due, -_MOST_LOG, _MOST_LOG) * (count > 0)
         events = np.log1p(self.interest.events).astype(np.float32)
