@@ -58,9 +58,9 @@ def make_settings(broker_url: str, store_url: str) -> Callable[..., Settings]:
             "prefix": name,
             "topic_prefix": f"{name}.",
             "partitions": 4,
-            "session_timeout_s": 6.0,
-            "rebalance_timeout_s": 6.0,
-            "heartbeat_s": 1.0,
+            "session_timeout_s": 3.0,
+            "rebalance_timeout_s": 3.0,
+            "heartbeat_s": 0.5,
         }
         return Settings.model_validate(values | changes)  # reads neither environment nor TOML file
 
