@@ -39,8 +39,9 @@ check: $(VENV)/installed-dev ## Lint, formatting, types and all tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests
 
-bench: $(VENV)/installed-run ## Benchmarks of the kernel and of the whole pipeline, as JSON
+bench: $(VENV)/installed-run ## Benchmarks of counting, ranking and the whole pipeline, as JSON
 	$(BIN)/python -m benchmarks.kernel --json
+	$(BIN)/python -m benchmarks.ranking --json
 	$(BIN)/python -m benchmarks.pipeline --json
 
 clean: ## Remove the environment and all caches

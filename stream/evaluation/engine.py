@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.codec import Record
+from stream.core.recommend.query import Query
 from stream.core.users import Rows, joined
 from stream.evaluation.history import History
 from stream.lister import Lister
@@ -134,10 +135,13 @@ class Engine:
         rows = await self._rows(users)
         return self._numbers(self._lister.rank(self._named(users), rows, time_ms, size, out).items)
 
+    async def query(self, users: Sequence[int], time_ms: I64) -> Query:
+        """What components are asked about users [U] at times [U]."""
+        return self._lister.query(self._named(users), await self._rows(users), time_ms)
+
     async def alone(self, users: Sequence[int], time_ms: I64, size: int) -> dict[str, I32]:
         """The lists that each channel of the mixture would make by itself."""
-        lister, rows = self._lister, await self._rows(users)
-        query = lister.query(self._named(users), rows, time_ms)
+        lister, query = self._lister, await self.query(users, time_ms)
         found = lister.recommender.alone(lister.sources, query, size)
         return {channel: self._numbers(items) for channel, items in found.items()}
 

@@ -13,7 +13,7 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
 NAME = "popular"
-CANDIDATES = 40
+CANDIDATES = 60
 """Trending items that are candidates for everyone."""
 
 
