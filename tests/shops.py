@@ -205,7 +205,7 @@ def evidence(world: World, user: User) -> Evidence:
     for component in (item_item, own, alike):
         for channel, item, value, because in component(world, user):
             found[item][channel].append((value, because))
-    for item in [name for name in world.trending if world.shown(name)][:40]:
+    for item in [name for name in world.trending if world.shown(name)][:60]:
         found[item]["popular"] = []
     total = sum(map(world.heat, world.trending))
     for item, given in found.items():
