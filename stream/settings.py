@@ -209,6 +209,10 @@ class Settings(BaseSettings):
     backward: float = Field(
         0.2, ge=0.01, le=1, description="β: weight of the backward pair, relative to the forward one."
     )
+    undirected_baskets: bool = Field(
+        False,
+        description="Items of one event come in no order: each pair of them counts alike in both directions.",
+    )
     half_life_s: float = Field(
         90 * DAY_S, ge=60, description="Half-life of co-occurrence counts, in seconds of event time."
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,7 +122,8 @@ class World:
 def test_any_batches_give_the_same(drawn: list[tuple[str, str, str, int, int]], data: st.DataObject) -> None:
     log = log_of(drawn)
     cuts = sorted(data.draw(st.sets(st.integers(1, len(log)), max_size=6)))
-    whole, cut = World.new(), World.new()
+    chosen = SETTINGS.model_copy(update={"undirected_baskets": data.draw(st.booleans())})
+    whole, cut = World.new(chosen), World.new(chosen)
     whole.feed(log)
     for low, high in zip([0, *cuts], [*cuts, len(log)], strict=True):
         if low < high:
@@ -149,6 +151,39 @@ def test_increments_by_hand() -> None:
     }
     weights = {entry[:3]: entry[3] for entry in world.increments}
     assert weights["milk", "tea", BACKWARD] * 5 - weights["tea", "milk", FORWARD] in range(-4, 5), "β is 0.2"
+
+
+def baskets(undirected: bool, *baskets: Sequence[str]) -> Counter[tuple[str, str, int]]:
+    """Weights by row, column and kind, after Ann bought some baskets, a minute apart."""
+    world = World.new(SETTINGS.model_copy(update={"undirected_baskets": undirected}))
+    sent = []
+    for n, items in enumerate(baskets):
+        bought = event("purchase", "ann", items[0], START_MS + n * 60_000, n)
+        bought["items"] = [{"item": item} for item in items]
+        del bought["item"]
+        sent.append(Sent(n, START_MS + n * 60_000, orjson.dumps(bought)))
+    world.feed(sent)
+    weights: Counter[tuple[str, str, int]] = Counter()
+    for (row, col, kind, weight, *_), times in world.increments.items():
+        weights[row, col, kind] += weight * times
+    return weights
+
+
+def test_an_undirected_basket_counts_alike_in_both_directions_and_as_much_in_all() -> None:
+    directed, weights = baskets(False, ["tea", "milk"]), baskets(True, ["tea", "milk"])
+    assert weights == baskets(True, ["milk", "tea"]) != directed
+    for kind in (FORWARD, BACKWARD):
+        assert weights["tea", "milk", kind] == weights["milk", "tea", kind]
+        whole = directed["tea", "milk", kind] + directed["milk", "tea", kind]
+        assert 2 * weights["tea", "milk", kind] == pytest.approx(whole, rel=0.002), "halves, rounded down"
+
+
+def test_baskets_stay_directed_between_each_other() -> None:
+    directed = baskets(False, ["tea", "milk"], ["rye"])
+    weights = baskets(True, ["tea", "milk"], ["rye"])
+    for pair in (("tea", "rye", FORWARD), ("rye", "tea", BACKWARD), ("milk", "rye", FORWARD)):
+        assert weights[pair] == directed[pair] > 0
+    assert ("rye", "tea", FORWARD) not in weights
 
 
 def test_a_repeated_id_counts_once() -> None:

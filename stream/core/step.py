@@ -20,7 +20,7 @@ from stream.core.engagement import Clock, Engine
 from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of, take_over
 from stream.core.messages import Decision, Message
 from stream.core.noise import Noise
-from stream.core.pairs import window_pairs
+from stream.core.pairs import Pairs, window_pairs
 from stream.core.users import Rows, advance, fresh, joined, tail
 from stream.core.weights import Decay, apply, gap_table
 from stream.events import CODE, MERGED, REQUEST
@@ -38,14 +38,15 @@ _ENDS_ROUND: Bool = np.isin(np.arange(256), [CODE["forget"], REQUEST, MERGED])
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """The constants of counting: window, decay, gap tables (forward, backward), allowed lateness in ms, and
-    what is noise."""
+    """The constants of counting: window, decay, gap tables (forward, backward), whether order within an event
+    says nothing, allowed lateness in ms, and what is noise."""
 
     window: int
     decay: Decay
     interest: Decay
     forward: I64
     backward: I64
+    undirected_baskets: bool
     lateness_ms: int
     noise: Noise
     attribution: Rules
@@ -59,6 +60,7 @@ class Counting:
             Decay(int(settings.interest_half_life_s * 1000)),
             gap_table(settings.window, settings.gap_exponent),
             gap_table(settings.window, settings.gap_exponent, settings.backward),
+            settings.undirected_baskets,
             int(settings.lateness_s * 1000),
             Noise.of(settings),
             Rules.of(settings),
@@ -243,8 +245,8 @@ def _increments(
         return []
     period, scaled = counting.decay.base(columns.time[event])
     units, source = columns.units[event], source_of(columns.offset[event], columns.index[event])
-    pairs = window_pairs(tail(rows, counting.window), user[event], item)
-    at, gap = pairs.at, pairs.gap
+    pairs, forward, backward = _pairs(counting, tail(rows, counting.window), user[event], event, item)
+    at = pairs.at
 
     def part(which: I64, row: I32, col: I32, kind: int, weight: I64) -> Increments:
         kinds = np.full(len(which), kind, dtype=np.uint8)
@@ -253,15 +255,32 @@ def _increments(
     everything = join(
         [
             part(np.arange(len(event)), item, item, HIT, units),
-            part(
-                at, pairs.earlier, pairs.later, FORWARD, apply(scaled[at], units[at], counting.forward[gap])
-            ),
-            part(
-                at, pairs.later, pairs.earlier, BACKWARD, apply(scaled[at], units[at], counting.backward[gap])
-            ),
+            part(at, pairs.earlier, pairs.later, FORWARD, apply(scaled[at], units[at], forward)),
+            part(at, pairs.later, pairs.earlier, BACKWARD, apply(scaled[at], units[at], backward)),
         ]
     )
     return [everything.take(np.argsort(everything.source, kind="stable"))]
+
+
+def _pairs(counting: Counting, before: I32, user: I64, event: I32, item: I32) -> tuple[Pairs, I64, I64]:
+    """Pairs of interactions [n] and what each weighs, forward and backward, by `gap_table`.
+
+    Where baskets are undirected, a pair within an event counts half, and so does its reverse.
+    """
+    pairs = window_pairs(before, user, item)
+    forward, backward = counting.forward[pairs.gap], counting.backward[pairs.gap]
+    if not counting.undirected_baskets:
+        return pairs, forward, backward
+    within = pairs.gap <= (np.arange(len(event)) - np.searchsorted(event, event))[pairs.at]
+    inside = np.flatnonzero(within)
+    whole = Pairs(
+        np.concatenate([pairs.earlier, pairs.later[inside]]),
+        np.concatenate([pairs.later, pairs.earlier[inside]]),
+        np.concatenate([pairs.gap, pairs.gap[inside]]),
+        np.concatenate([pairs.at, pairs.at[inside]]),
+    )
+    halved = np.concatenate([within, within[inside]]).astype(np.int64)
+    return whole, counting.forward[whole.gap] >> halved, counting.backward[whole.gap] >> halved
 
 
 def _end_round(
