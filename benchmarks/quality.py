@@ -105,10 +105,9 @@ def _run(
     history: History,
     test: History | None = None,
     online: bool = False,
-    static: bool = False,
 ) -> Result:
     begin = time.monotonic()
-    found, run = asyncio.run(answers(settings, protocol, history, test, online=online, static=static))
+    found, run = asyncio.run(answers(settings, protocol, history, test, online=online))
     catalog = Catalog(popularity(run.history), vectors(run.history))
     return Result(name, len(found), time.monotonic() - begin, measured(found, catalog, _KS))
 
@@ -127,7 +126,6 @@ def _journey(settings: Settings) -> Iterator[Result]:
     metrics |= {f"week {n}, best channel": exact(best[week]) for n, week in enumerate(curve, 1)}
     metrics["weeks behind the best channel"] = exact(behind)
     yield Result("complete-journey, prequential ndcg@10", len(found), took, metrics)
-    yield _run("complete-journey, next-basket, static", settings, "next-basket", history, static=True)
 
 
 def exact(value: float) -> Measure:

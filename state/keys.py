@@ -27,6 +27,10 @@ class Keys:
         """Personal list of a user or anonymous id."""
         return f"{self.prefix}:recs:{user}"
 
+    def cart(self, user: str) -> str:
+        """What goes with a user's cart."""
+        return f"{self.prefix}:cart:{user}"
+
     def neighbors(self, item: str) -> str:
         """Similar items."""
         return f"{self.prefix}:neighbors:{item}"

@@ -165,6 +165,19 @@ def _metrics(value: bytes | str | None) -> ViewedMetrics | None:
     return _METRICS.decode(value) if value is not None else None
 
 
+def _together(
+    found: Sequence[bytes | str | None], asked: Sequence[str], size: int
+) -> tuple[ViewItem, ...]:
+    """The best of what goes with items, by the sum of what each item's list says."""
+    parts: dict[str, list[tuple[float, str]]] = {}
+    for item, listed in zip(asked, map(_list, found), strict=True):
+        for line in listed.items if listed is not None else ():
+            if line.item not in asked:
+                parts.setdefault(line.item, []).append((line.score, item))
+    sums = sorted(((-sum(score for score, _ in some), item) for item, some in parts.items()))[:size]
+    return tuple(ViewItem(item, -score, "cart", (max(parts[item])[1],)) for score, item in sums)
+
+
 def _keys_of(keys: Keys, user: str, context: Mapping[str, object]) -> list[str]:
     """Where a visitor's list may stand, the best first."""
     segments = [keys.trending(segment) for segment in segments_of(context)]
@@ -206,6 +219,18 @@ class Lookup:
             return _first(self._redis.mget(_keys_of(self.keys, user, context)))
         found = _list(self._get(self.keys.recs(user)))
         return found if found is not None and found.items else _fallback(self.trending())
+
+    def cart(self, user: str) -> ViewList | None:
+        """What goes with a user's cart, as of its last change. None, or a list of nothing: it is empty."""
+        return _list(self._get(self.keys.cart(user)))
+
+    def together(self, items: Sequence[str], size: int = 20) -> tuple[ViewItem, ...]:
+        """What goes with some items, for carts that no event told of: by their lists of similar items.
+
+        One trip to the store. Scores are sums of those lists' scores, ties by name.
+        """
+        asked = list(dict.fromkeys(items))
+        return _together(self._redis.mget(map(self.keys.neighbors, asked)) if asked else (), asked, size)
 
     def neighbors(self, item: str) -> ViewList | None:
         """Items similar to an item. None: nothing is known of it."""
@@ -260,6 +285,19 @@ class AsyncLookup:
             return _first(await self._redis.mget(_keys_of(self.keys, user, context)))
         found = _list(await self._get(self.keys.recs(user)))
         return found if found is not None and found.items else _fallback(await self.trending())
+
+    async def cart(self, user: str) -> ViewList | None:
+        """What goes with a user's cart, as of its last change. None, or a list of nothing: it is empty."""
+        return _list(await self._get(self.keys.cart(user)))
+
+    async def together(self, items: Sequence[str], size: int = 20) -> tuple[ViewItem, ...]:
+        """What goes with some items, for carts that no event told of: by their lists of similar items.
+
+        One trip to the store. Scores are sums of those lists' scores, ties by name.
+        """
+        asked = list(dict.fromkeys(items))
+        found = await self._redis.mget(map(self.keys.neighbors, asked)) if asked else ()
+        return _together(found, asked, size)
 
     async def neighbors(self, item: str) -> ViewList | None:
         """Items similar to an item. None: nothing is known of it."""

@@ -42,7 +42,7 @@ class Log(Protocol):
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True):
-    """A message to publish. With ``view`` its value is also that key's public answer.
+    """A message to publish. With ``view`` its value is also that key's public answer; without a topic, only.
 
     A ``tombstone`` goes out without its value.
     """
@@ -266,7 +266,8 @@ class Delivery:
 
     async def publish(self, effects: Effects) -> None:
         """Batch 4: the messages, until the broker has them; then the views, if newer."""
-        by_target: dict[int, list[Output]] = {self.partition: [*effects.outputs, *effects.dead_letters]}
+        messages = [output for output in effects.outputs if output.topic]
+        by_target: dict[int, list[Output]] = {self.partition: [*messages, *effects.dead_letters]}
         for target, output in effects.mail:
             by_target.setdefault(target, []).append(output)
         # Order matters within a topic and partition only: the round trips may overlap.

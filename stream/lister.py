@@ -106,13 +106,14 @@ class Lister:
         seen: Impressions | None = None,
         states: Mapping[str, UserState] | None = None,
         told: Sequence[Mapping[str, Any]] = (),
+        exclude: Exclude | None = None,
     ) -> Ranked:
         """The lists that users [U] are shown at times [U]: ranked, then shaped.
 
         ``states`` has those of whom little is known who may have told what they like; ``told`` [U] are the
-        contexts of their newest events (empty: none has any).
+        contexts of their newest events (empty: none has any). What they bought lately is left out unless told.
         """
-        exclude = self._bought(rows, time_ms)
+        exclude = self._bought(rows, time_ms) if exclude is None else exclude
         liked = preferred(names, rows.seen, states) if states else None
         ranked = self.rank(names, rows, time_ms, self._shaper.width(seen), exclude, liked)
         return self._shaper.shape(ranked, names, time_ms, exclude, seen, told)

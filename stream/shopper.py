@@ -123,6 +123,15 @@ class Alarms:
         return sorted(taken)
 
 
+def _cart_changed(view: View, result: Result, name: str) -> bool:
+    new = result.engaged.get(name)
+    return new is not None and new.cart.keys() != view.engaged[name].cart.keys()
+
+
+def _newest_first(state: UserState) -> list[str]:
+    return sorted(state.cart, key=lambda item: (-state.cart[item].time, item))
+
+
 @dataclass
 class Shopper:
     """One partition of `events`: its delivery, and the cache of its users."""
@@ -308,6 +317,7 @@ class Shopper:
             writes=[*self._writes(view, result, touched), self._put_meta(meta)],
             outputs=[
                 *self._lists(version(term, n), view, result, columns, touched),
+                *self._carts(version(term, n), view, result, columns, touched),
                 *self._messages(result, columns),
             ],
             mail=[*self._mail(result), *self._post(result, routed)],
@@ -378,6 +388,27 @@ class Shopper:
             )
             if gone and EXTERNAL in context.settings.components:
                 yield Output(MODEL_SCORES.name, name.encode(), b"", tombstone=True)
+
+    def _carts(
+        self, at_version: str, view: View, result: Result, columns: Columns, touched: I64
+    ) -> Iterable[Output]:
+        """What goes with the carts that changed: views alone. An emptied cart has none."""
+        context = self.context
+        changed = [at for at in touched.tolist() if _cart_changed(view, result, view.names[at])]
+        if not context.lister.publishing or not changed:
+            return
+        names = [view.names[at] for at in changed]
+        carts = [context.items.ids(_newest_first(result.engaged[name])).tolist() for name in names]
+        last = result.last[changed]
+        ids = [
+            f"{self.partition}-{offset}-{index}-cart-0"
+            for offset, index in zip(columns.offset[last].tolist(), columns.index[last].tolist(), strict=True)
+        ]
+        ranked = context.lister.carts(carts)
+        values = views.cart_views(at_version, ids, columns.time[last], names, ranked, context.items)
+        for name, value, cart, time in zip(names, values, carts, columns.time[last].tolist(), strict=True):
+            told = value if cart else views.tombstone(at_version, time, name)
+            yield Output("", None, told, view=context.keys.cart(name), expires_s=0 if cart else 86_400)
 
     def _messages(self, result: Result, columns: Columns) -> Iterable[Output]:
         for kind, topic, said in (

@@ -46,6 +46,7 @@ COMMANDS = (
     *("up", "worker", "demo", "replay", "validate", "metrics", "digest", "mend", "doctor"),
     *("evaluate", "compare", "refresh", "explain"),
     *("topics create", "lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
+    *("lookup cart", "lookup together"),
 )
 GOOD = b'{"id":"e1","type":"view_item","time":"2026-05-01T12:30:00Z","user":"ann","item":"mug"}'
 ITEM = b'{"type":"item","item":"mug","name":"Red mug"}'

@@ -381,6 +381,51 @@ def test_two_configurations_are_compared_query_by_query() -> None:
     assert found.examples[0].gone and found.examples[0].come
 
 
+def shop(seed: int = 0, items: int = 60) -> History:
+    """A ring whose items have few colours, makers and cuts: some candidates are alike, others are not."""
+    rng = np.random.default_rng(seed)
+    told_ = [
+        {"color": f"c{rng.integers(4)}", "maker": f"m{rng.integers(3)}", "cut": f"x{rng.integers(5)}"}
+        for _ in range(items)
+    ]
+    catalog = [json.dumps({"item": f"i{n}", "attributes": each}).encode() for n, each in enumerate(told_)]
+    return replace(world(seed, users=80, items=items, events=10), catalog=catalog)
+
+
+def turned(history: History, knob: float) -> Answers:
+    varied = DEFAULT.model_copy(update={"diversity": knob})
+    return asyncio.run(answers(varied, "leave-one-out", history, size=5))[0]
+
+
+def test_lists_differ_more_within_the_further_the_knob_is_turned_and_begin_as_before() -> None:
+    history = shop()
+    catalog = Catalog(popularity(history), vectors(history))
+    found = [turned(history, knob).lists for knob in (0, 0.1, 0.2, 0.3, 0.5, 0.8)]
+    apart = [of_lists(lists, catalog, 5)["diversity@5"] for lists in found]
+    assert apart == sorted(apart)
+    assert len(set(apart)) == len(apart)
+    assert apart[-1] > apart[0] + 0.05
+    assert all(np.array_equal(lists[:, 0], found[0][:, 0]) for lists in found)
+    assert np.array_equal(found[0], asked(history, "leave-one-out").lists)
+
+
+def test_rules_and_exposure_bounds_count_in_evaluation() -> None:
+    history = world()
+    rules = [{"when": 'item == "i3"', "do": "exclude"}, {"when": 'item == "i7"', "do": "pin", "position": 2}]
+    shaped = Settings.model_validate({"rules": rules})
+    found = asyncio.run(answers(shaped, "prequential", history, size=5))[0].lists
+    assert (asked(history, "prequential").lists == 3).any()
+    assert not (found == 3).any()
+    assert np.mean(found[80:, 1] == 7) == 1
+    catalog = [
+        json.dumps({"item": f"i{n}", "group": "acme" if n % 2 else "bolt"}).encode() for n in range(25)
+    ]
+    bound = Settings.model_validate({"exposure": {"acme": {"max": 0.2}}})
+    lists = asyncio.run(answers(bound, "prequential", replace(history, catalog=catalog), size=5))[0].lists
+    worth = np.where(lists >= 0, 1 / np.log2(np.arange(5) + 2), 0)
+    assert worth[lists % 2 == 1].sum() / worth.sum() == pytest.approx(0.2, abs=0.01)
+
+
 @settings(deadline=None)
 @given(st.sampled_from(["leave-one-out", "prequential"]))
 def test_the_same_again(protocol: str) -> None:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 METHODS = sorted(name for name, _ in inspect.getmembers(Keys, inspect.isfunction) if not name.startswith("_"))
 
 EXACT = {
+    "cart": "tidewise:cart:Zoë",
     "recs": "tidewise:recs:Zoë",
     "neighbors": "tidewise:neighbors:A",
     "trending": "tidewise:trending:device=mobile",

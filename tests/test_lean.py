@@ -25,7 +25,7 @@ def oracle(world: World, profile: list[str]) -> dict[str, Told]:
     told: dict[str, Told] = defaultdict(list)
     best = 1e-6
     for k, i in enumerate(profile):
-        most = min(24 if k < PROFILE / 2 else 8, world.neighbors)
+        most = min(20 if k < PROFILE / 2 else 5, world.neighbors)
         for j in list(world.shop[i].list if i in world.shop else ())[:most]:
             if world.shown(j):
                 similarity = world.similarity(i, j)

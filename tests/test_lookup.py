@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import numpy as np
+import orjson
 import pytest
 from redis import Redis
 
@@ -70,6 +71,12 @@ class Awaited(AsyncLookup):
     async def recs(self, user: str, context: Mapping[str, object] | None = None) -> ViewList | None:
         return self.plain.recs(user, context)
 
+    async def cart(self, user: str) -> ViewList | None:
+        return self.plain.cart(user)
+
+    async def together(self, items: Sequence[str], size: int = 20) -> tuple[ViewItem, ...]:
+        return self.plain.together(items, size)
+
     async def neighbors(self, item: str) -> ViewList | None:
         return self.plain.neighbors(item)
 
@@ -91,6 +98,32 @@ async def test_unknown_and_forgotten_users_get_what_is_trending(lookup: AsyncLoo
     assert found is not None
     assert found.fallback
     assert found.items == (T,)
+
+
+async def test_what_goes_with_a_cart_is_one_key(lookup: AsyncLookup, keys: Keys, store_url: str) -> None:
+    with Redis.from_url(store_url) as client:
+        client.set(keys.cart("u1"), RECS.replace(b"item-item", b"cart"))
+    found = await lookup.cart("u1")
+    assert found is not None and found.items == (ViewItem("B", 0.12, "cart", ("A",)),)
+    assert await lookup.cart("nobody") is None
+
+
+async def test_what_goes_with_items_is_the_sum_of_their_lists(
+    lookup: AsyncLookup, keys: Keys, store_url: str
+) -> None:
+    lines = {"A": {"B": 0.12, "C": 0.5}, "B": {"A": 0.3, "C": 0.6, "D": 0.2}}
+    with Redis.from_url(store_url) as client:
+        for item, listed in lines.items():
+            items = [{"item": j, "score": score} for j, score in listed.items()]
+            client.set(keys.neighbors(item), orjson.dumps({"version": "1", "time": "", "items": items}))
+    found = await lookup.together(["A", "B", "unknown", "A"])
+    assert [(line.item, line.strategy, line.because) for line in found] == [
+        ("C", "cart", ("B",)),
+        ("D", "cart", ("B",)),
+    ]
+    assert [line.score for line in found] == pytest.approx([1.1, 0.2])
+    assert await lookup.together(["A", "B"], 1) == found[:1]
+    assert await lookup.together([]) == ()
 
 
 async def test_trending_itself_is_no_fallback(lookup: AsyncLookup) -> None:

@@ -38,6 +38,7 @@ EPILOG = codes(PROBLEM, UNKNOWN)
 lookup = typer.Typer(no_args_is_help=True)
 User = Annotated[str, typer.Argument(help="A user, or an anonymous id.")]
 Item = Annotated[str, typer.Argument(help="An item's id.")]
+Items = Annotated[list[str], typer.Argument(help="Items' ids.")]
 Segment = Annotated[
     str, typer.Option(help="rising, season, or a context: device=mobile; default: everything.")
 ]
@@ -84,6 +85,33 @@ def neighbors(item: Item, store_url: StoreUrl = None, json: Json = False) -> Non
     Example: `tidewise lookup neighbors 1082185`
     """
     _ask(store_url, lambda lookups: lookups.neighbors(item), json, f"items similar to {item}")
+
+
+@lookup.command(epilog=EPILOG)
+def cart(user: User, store_url: StoreUrl = None, json: Json = False) -> None:
+    """What goes with a user's cart.
+
+    The same as `GET tidewise:cart:USER`.
+
+    Example: `tidewise lookup cart ann`
+    """
+    _ask(store_url, lambda lookups: lookups.cart(user), json, f"a cart of {user}")
+
+
+@lookup.command(epilog=EPILOG)
+def together(items: Items, store_url: StoreUrl = None, json: Json = False) -> None:
+    """What goes with some items, by their lists of similar items.
+
+    Example: `tidewise lookup together 1082185 995242`
+    """
+    from state.lookup import Lookup
+
+    settings = settings_of(store_url=store_url)
+    with Lookup(settings.store_url, settings.prefix, settings.store_timeout_s) as lookups:
+        found, what = lookups.together(items), " and ".join(items)
+        if not found:
+            fail(f"nothing is known that goes with {what} yet", UNKNOWN)
+        show_json(found) if json else _show_lines(found, f"with {what}", _names(lookups, found))
 
 
 @lookup.command(epilog=EPILOG)
@@ -137,17 +165,21 @@ def _names(lookups: Lookup, lines: Iterable[ViewItem]) -> dict[str, str]:
 
 
 def _show_list(found: ViewList, what: str, names: Mapping[str, str]) -> None:
+    where = f" ({found.segment})" if found.segment else ""
+    title = f"{what}: none yet, so what is trending{where}" if found.fallback else what
+    _show_lines(found.items, title, names)
+    out.print(f"as of {found.time}, version {found.version}", style="dim", highlight=False)
+
+
+def _show_lines(lines: Iterable[ViewItem], title: str, names: Mapping[str, str]) -> None:
     def shown(item: str) -> str:
         return escape(f"{names[item]} ({item})" if item in names else item)
 
-    where = f" ({found.segment})" if found.segment else ""
-    title = f"{what}: none yet, so what is trending{where}" if found.fallback else what
     table = _table("", "item", "score", "strategy", "because")
-    for rank, line in enumerate(found.items, 1):
+    for rank, line in enumerate(lines, 1):
         because = ", ".join(map(shown, line.because))
         table.add_row(str(rank), shown(line.item), f"{line.score:.4f}", line.strategy, because)
     out.print(f"[bold]{escape(title)}[/]", table, highlight=False)
-    out.print(f"as of {found.time}, version {found.version}", style="dim", highlight=False)
 
 
 def _table(*columns: str) -> Table:

@@ -28,7 +28,7 @@ I64 = NDArray[np.int64]
 
 STRATEGIES = (
     "item-item", "trending", "content", "repeat", "return", "new", "pinned", "user-user", "factors",
-    "autoencoder", "model",
+    "autoencoder", "model", "cart",
 )  # fmt: skip
 """What `Ranked.strategy` says, by code."""
 
@@ -72,6 +72,13 @@ def trending_view(
     listed = [{"item": item, "score": score, "strategy": "trending", "because": []} for item, score in top]
     head = {"version": version, "id": identity, "time": iso_time(time_ms)}
     return orjson.dumps(head | ({"segment": segment} if segment else {}) | {"items": listed})
+
+
+def cart_views(
+    version: str, ids: Sequence[str], times: I64, users: Sequence[str], ranked: Ranked, items: Items
+) -> list[bytes]:
+    """What goes with the carts of U users: one view each. ``times`` [U] ms."""
+    return _views(b"user", version, ids, times, [orjson.dumps(user) for user in users], ranked, items)
 
 
 def tombstone(version: str, time_ms: int, user: str) -> bytes:

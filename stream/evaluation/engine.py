@@ -124,16 +124,14 @@ class Engine:
             parts.setdefault(partition, []).append(record)
         return parts
 
-    async def rank(
-        self, users: Sequence[int], time_ms: I64, exclude: tuple[I32, I32] | None, size: int
-    ) -> I32:
-        """The lists of users [U] at times [U]: item numbers [U, size], −1 padded.
+    async def rank(self, users: Sequence[int], time_ms: I64, exclude: tuple[I32, I32] | None) -> I32:
+        """The lists of users [U] at times [U], ranked and shaped: item numbers [U, `list_items`], −1 padded.
 
         ``exclude`` rows [m] and item numbers [m] that must not appear.
         """
         out = (np.zeros(0, np.int32),) * 2 if exclude is None else (exclude[0], self.local[exclude[1]])
         rows = await self._rows(users)
-        return self._numbers(self._lister.rank(self._named(users), rows, time_ms, size, out).items)
+        return self._numbers(self._lister.lists(self._named(users), rows, time_ms, exclude=out).items)
 
     async def query(self, users: Sequence[int], time_ms: I64) -> Query:
         """What components are asked about users [U] at times [U]."""

@@ -15,8 +15,9 @@ and teach as
 * `prequential`: every event is predicted before it counts (Dawid 1984; Gama et al. 2013), from the second of
 a user.
 
-What is the same everywhere: the settings, but that nothing is left out as bought or taken for noise, and that
-lists are as ranked: rules and diversity count, what exploration and rotation change is not measured here.
+What is the same everywhere: the settings, but that nothing is left out as bought or taken for noise. Lists
+are as shown: rules, diversity and exposure bounds count; only exploration and rotation are off, for the data
+tell nothing of what was seen.
 Models among the `components` are fitted from what has counted until then, ten times and before a test.
 """
 
@@ -47,12 +48,15 @@ REFRESHES = 10
 """Models are fitted anew after each tenth of a history, and before a test begins."""
 
 
-def settings_for(settings: Settings) -> Settings:
-    """The settings in which a data set is evaluated: one partition, all users in memory, nothing left out."""
+def settings_for(settings: Settings, size: int | None = None) -> Settings:
+    """The settings in which a data set is evaluated: one partition, all users in memory, nothing left out;
+    with a ``size``, lists of that length.
+    """
     return settings.model_copy(
         update={
             "partitions": 1, "cached_users": 10_000_000, "exclude_bought_s": 0.0, "repeat_s": 0,
             "bot_events": 0, "explore_share": 0.0, "rotation": 1.0,
+            "list_items": settings.list_items if size is None else size,
         }
     )  # fmt: skip
 
@@ -102,7 +106,7 @@ class Run:
     alone: bool = False
 
     def __post_init__(self) -> None:
-        self.engine = Engine(settings_for(self.settings), self.history.users, self.history.items)
+        self.engine = Engine(settings_for(self.settings, self.size), self.history.users, self.history.items)
         self.asked = Asked(self.size)
         self._single: dict[str, list[I32]] = {}
         self._had = np.zeros(len(self.history.users), dtype=np.bool_)
@@ -134,7 +138,7 @@ class Run:
         time_ms = part.time_ms[held[first]]
         row = np.searchsorted(users, part.user[held])
         order = np.argsort(row, kind="stable")
-        lists = await self.engine.rank(users.tolist(), time_ms, _NOTHING, self.size)
+        lists = await self.engine.rank(users.tolist(), time_ms, _NOTHING)
         if self.alone:
             for name, found in (await self.engine.alone(users.tolist(), time_ms, self.size)).items():
                 self._single.setdefault(name, []).append(found)
@@ -188,7 +192,7 @@ async def _all_at_once(run: Run, target: History, seen: History) -> None:
         mine = some[np.minimum(at, len(some) - 1)] == had[begin:end]
         exclude = at[mine].astype(np.int32), item[begin:end][mine]
         times = np.full(len(some), time_ms)
-        lists = await run.engine.rank(some.tolist(), times, exclude, run.size)
+        lists = await run.engine.rank(some.tolist(), times, exclude)
         near = np.flatnonzero((row >= low) & (row < low + len(some)))
         near = near[np.argsort(row[near], kind="stable")]
         run.asked.add(lists, row[near] - low, target.item[near], some, times)

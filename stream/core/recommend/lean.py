@@ -23,7 +23,7 @@ I32 = NDArray[np.int32]
 NAME = "lean"
 CHANNELS = ("lean item-item", "lean return", "lean popular")
 DISCOUNT = 0.8
-NEIGHBORS, FEWEST, TRENDING = 24, 8, 20
+NEIGHBORS, FEWEST, TRENDING = 20, 5, 20
 """Neighbours of each item of the newer half of the profile, and of the older; trending items."""
 _LEAST = 1e-6
 
@@ -36,7 +36,7 @@ def entries(hood: Neighborhood, query: Query, trending: I32) -> Entries:
     ends = np.cumsum([sum(length), profile.shape[1], len(fill)])
     kin, own, rest = slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2])
     item = np.full((users, ends[2]), -1, dtype=np.int32)
-    because, values = item.copy(), np.zeros((3, users, ends[2]), dtype=np.float32)
+    because, values = item.copy(), np.empty((users, ends[2]), dtype=np.float32)
     discounts = (DISCOUNT ** np.arange(profile.shape[1])).astype(np.float32)
 
     because[:, kin] = np.repeat(profile, length, axis=1)
@@ -45,13 +45,15 @@ def entries(hood: Neighborhood, query: Query, trending: I32) -> Entries:
     parts *= because[:, kin] >= 0
     parts = hood.whole(because[:, kin], cols, parts)
     item[:, kin] = np.where(parts > 0, cols, np.int32(-1))
-    np.multiply(parts, np.repeat(discounts, length), out=values[0, :, kin])
+    np.multiply(parts, np.repeat(discounts, length), out=values[:, kin])
 
     back = (profile >= 0) & (hood.column.take(profile) > 0)
     item[:, own] = because[:, own] = np.where(back, profile, np.int32(-1))
     best = np.maximum(parts.max(axis=1, initial=0), np.float32(_LEAST))
-    values[1, :, own] = back * best[:, None] * discounts
+    values[:, own] = back * best[:, None] * discounts
 
     total = max(float(hood.heat[trending].sum()), _LEAST)
-    item[:, rest], values[2, :, rest] = fill, (hood.heat.take(fill) / total + _LEAST) * _LEAST
-    return Entries(item, tuple(values), because)
+    item[:, rest], values[:, rest] = fill, (hood.heat.take(fill) / total + _LEAST) * _LEAST
+    # Each channel has columns of its own.
+    runs = (sum(length), profile.shape[1], len(fill))
+    return Entries(item, (values,) * 3, because, runs=runs, factors=np.eye(3, dtype=np.float32))
