@@ -22,6 +22,8 @@ from stream.core.models.vectors import pack as pack_vectors
 from stream.core.preferences import preferred
 from stream.core.ranking import Ranked
 from stream.core.recommend.alike import Kin
+from stream.core.recommend.complement import MOST as MOST_TOGETHER
+from stream.core.recommend.complement import together
 from stream.core.recommend.lists import Recommender, Sources
 from stream.core.recommend.mixture import Mixture, Targets
 from stream.core.recommend.peers import NAME as USER_USER
@@ -117,6 +119,13 @@ class Lister:
         liked = preferred(names, rows.seen, states) if states else None
         ranked = self.rank(names, rows, time_ms, self._shaper.width(seen), exclude, liked)
         return self._shaper.shape(ranked, names, time_ms, exclude, seen, told)
+
+    def carts(self, carts: Sequence[Sequence[int]]) -> Ranked:
+        """What goes with each of U carts: local ids of items, those put in last first."""
+        sets = np.full((len(carts), max(map(len, carts), default=0)), -1, dtype=np.int32)
+        for row, cart in enumerate(carts):
+            sets[row, : len(cart)] = cart
+        return together(self._follower.hood, sets[:, :MOST_TOGETHER], self._settings.list_items)
 
     def _bought(self, rows: Rows, time_ms: I64) -> Exclude:
         since = time_ms // 1000 - int(self._settings.exclude_bought_s)
