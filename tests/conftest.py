@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from stream.admin import create_topics
 from stream.embedded import EmbeddedBroker, EmbeddedStore
 from stream.settings import Settings
+from tests.commands import cli as cli
 from tests.kafka import ApacheKafka
 
 # A shared machine may stall any example for longer than Hypothesis' 200 ms.

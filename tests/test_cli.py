@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import re
 import signal
 import socket
@@ -12,18 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
-import structlog
 from redis import Redis
 
 from state.keys import Keys
 from state.model import View, version
-from stream.cli import app, main
+from stream.cli import app
 from stream.cli.common import CODES
 from stream.cli.sources import First, Simulated
 from stream.codec import Limits
@@ -40,7 +37,7 @@ from stream.events import CODE
 from stream.ownership import partition_of
 from stream.settings import Settings
 from stream.topics import TOPICS
-from tests.e2e.harness import environment
+from tests.commands import Cli
 
 COMMANDS = (
     *("up", "worker", "demo", "replay", "validate", "metrics", "digest", "mend", "doctor"),
@@ -51,53 +48,6 @@ COMMANDS = (
 GOOD = b'{"id":"e1","type":"view_item","time":"2026-05-01T12:30:00Z","user":"ann","item":"mug"}'
 ITEM = b'{"type":"item","item":"mug","name":"Red mug"}'
 BAD = b'{"type":"view_item","time":"yesterday","user":"ann","item":"mug"}'
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> object:
-        return orjson.loads(self.out)
-
-
-Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    """Runs `tidewise` in this process, in an empty folder, with the settings given as its environment."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-
-    def run(*words: str | Path, settings: Settings | None = None) -> Result:
-        with monkeypatch.context() as patch:
-            for name, value in environment(settings or unreachable()).items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["tidewise", *map(str, words)])
-            capfd.readouterr()
-            with pytest.raises(SystemExit) as ended:
-                main()
-        structlog.reset_defaults()
-        code = ended.value.code
-        assert code is None or isinstance(code, int), code
-        return Result(code or 0, *capfd.readouterr())
-
-    return run
-
-
-def unreachable() -> Settings:
-    """Settings for servers that are not there."""
-    return Settings.model_construct(
-        broker_url=f"kafka://127.0.0.1:{free_port()}",
-        store_url=f"redis://127.0.0.1:{free_port()}/0",
-        connect_timeout_s=1.0,
-        store_timeout_s=1.0,
-    )
 
 
 def without_style(text: str) -> str:
