@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults fuzz check bench clean
+.PHONY: help demo test test-kafka faults fuzz check bench eval clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -43,6 +43,11 @@ bench: $(VENV)/installed-run ## Benchmarks of counting, ranking and the whole pi
 	$(BIN)/python -m benchmarks.kernel --json
 	$(BIN)/python -m benchmarks.ranking --json
 	$(BIN)/python -m benchmarks.pipeline --json
+
+DATA ?= .
+
+eval: $(VENV)/installed-dev ## Quality of lists on public data sets in DATA=folder, against goals (30 minutes)
+	$(BIN)/python -m benchmarks.quality --data "$(DATA)" --live
 
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -113,7 +113,8 @@ class Lister:
         """The lists that users [U] are shown at times [U]: ranked, then shaped.
 
         ``states`` has those of whom little is known who may have told what they like; ``told`` [U] are the
-        contexts of their newest events (empty: none has any). What they bought lately is left out unless told.
+        contexts of their newest events (empty: none has any). What they bought lately is left out unless
+        ``exclude`` says what is.
         """
         exclude = self._bought(rows, time_ms) if exclude is None else exclude
         liked = preferred(names, rows.seen, states) if states else None
