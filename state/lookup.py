@@ -165,9 +165,7 @@ def _metrics(value: bytes | str | None) -> ViewedMetrics | None:
     return _METRICS.decode(value) if value is not None else None
 
 
-def _together(
-    found: Sequence[bytes | str | None], asked: Sequence[str], size: int
-) -> tuple[ViewItem, ...]:
+def _together(found: Sequence[bytes | str | None], asked: Sequence[str], size: int) -> tuple[ViewItem, ...]:
     """The best of what goes with items, by the sum of what each item's list says."""
     parts: dict[str, list[tuple[float, str]]] = {}
     for item, listed in zip(asked, map(_list, found), strict=True):
