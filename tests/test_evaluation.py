@@ -230,10 +230,17 @@ def test_events_of_our_own(tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("x.txt", "a 1\nb\n", "should be: user item item"),
-        ("x.json", '{"a": 3}', "should be {user"),
+        ("x.json", '{"a": 3}', "'a' has 3, should be {user"),
+        ("x.json", '{"a": ["ab", "cd"]}', r"'a' has \["),
+        ("x.json", '{"a": [[{}]]}', "should be {user"),
         ("x.json", "{", "no JSON"),
         ("x.jsonl", "[[1, 2], 3]\n[1]\n", "line 2: should be"),
-        ("x.txt", "SessionId\tItem\n1\t2\n", "should have columns SessionId, ItemId, Time"),
+        ("x.jsonl", '["ab", 3]\n', "line 1: .* should be"),
+        ("x.txt", "SessionId\tItem\n1\t2\n", "should have columns SessionId, ItemId, Time.*no ItemId"),
+        ("x.txt", "SessionId\tItemId\tTime\n1\t2\tnoon\n", "line 2: Time is 'noon', should be seconds"),
+        ("x.txt", "SessionId\tItemId\tTime\n1\t2\tinf\n", "line 2: Time is 'inf', should be seconds"),
+        ("x.txt", "SessionId\tItemId\tTime\n\n1\t2\n", "line 3: has 2 columns, should have 3"),
+        ("x.gz", "a 1 2\n", "cannot be read"),
         ("x.json", "{}", "nothing in it that acts on items"),
     ],
 )
@@ -243,9 +250,32 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, name: str, text: str, says:
         read(str(tmp_path / name))
 
 
-def test_a_file_that_is_not_there() -> None:
+def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="no such file"):
         read("nowhere.txt")
+    with pytest.raises(HistoryError, match="cannot be read: Is a directory"):
+        read(str(tmp_path))
+    (tmp_path / "s.txt").write_bytes(b"a 1 \xff\n")
+    with pytest.raises(HistoryError, match="no text in UTF-8"):
+        read(str(tmp_path / "s.txt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[1]", r"\[1\] should be {item: \[value"),
+        ('{"1": 3}', "'1' has 3, should be {item"),
+        ('{"1": {"color": {"deep": 1}}}', "'1' has .*should be {item"),
+        ("{", "no JSON"),
+    ],
+)
+def test_attributes_that_cannot_be_read_are_told(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "s.txt").write_text("a 1 2\n")
+    (tmp_path / "about.json").write_text(text)
+    with pytest.raises(HistoryError, match=says):
+        read(str(tmp_path / "s.txt"), tmp_path / "about.json")
+    with pytest.raises(HistoryError, match=r"none\.json: cannot be read: No such file"):
+        read(str(tmp_path / "s.txt"), tmp_path / "none.json")
 
 
 def test_attributes_are_vectors_of_length_one(tmp_path: Path) -> None:
@@ -359,8 +389,9 @@ def test_next_basket_begins_where_the_data_say() -> None:
 def test_what_does_not_fit_is_told() -> None:
     with pytest.raises(HistoryError, match="needs --test FILE"):
         asked(world(), "sessions")
-    with pytest.raises(HistoryError, match="nothing to predict"):
-        asked(world(events=1), "prequential")
+    for protocol, events in {"prequential": 1, "next-basket": 1, "leave-one-out": 2}.items():
+        with pytest.raises(HistoryError, match="nothing to predict"):
+            asked(replace(world(events=events), timed=False), protocol)
 
 
 def test_popularity_counts_interactions() -> None:

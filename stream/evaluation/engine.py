@@ -175,6 +175,8 @@ class _Named(msgspec.Struct):
 
 def steps(user: I32, event: I64, most: int = 64) -> Iterator[slice]:
     """Cut lines into runs of whole events in which no user has two events, of at most ``most`` events."""
+    if not len(user):
+        return
     begins = np.flatnonzero(np.diff(event, prepend=event[:1] - 1)).tolist()
     seen: set[int] = set()
     low = 0

@@ -7,7 +7,7 @@ baskets by user, Tidewise's own events, and `complete-journey` by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from producers.source import Entry
+from stream.events import CatalogItem
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -26,7 +29,9 @@ STEP_MS = 1000
 JOURNEY_TEST_MS = 1_509_336_000_000
 """2017-10-30 04:00 UTC: week 45 of Complete Journey begins."""
 _GOLDEN = 0.6180339887498949
+_ATTRIBUTES = "{item: [value, …]} or {item: {name: value}}"
 _CLICKS = "SessionId"
+_SHOWN = 80
 
 
 class HistoryError(Exception):
@@ -77,12 +82,19 @@ def read(path: str, attributes: Path | None = None) -> History:
     source = Path(path)
     if not source.exists():
         raise HistoryError(f"{path}: there is no such file; `complete-journey` is the data set known by name")
-    found = _reader(source)(source)
-    return _described(found, attributes) if attributes else found
+    try:
+        found = _reader(source)(source)
+        return _described(found, attributes) if attributes else found
+    except OSError as error:
+        raise HistoryError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise HistoryError(
+            f"{path}: is no text in UTF-8; packed may be events alone, as .jsonl.gz"
+        ) from error
 
 
 def _reader(path: Path) -> Callable[[Path], History]:
-    if path.suffix in (".gz", ".jsonl") and not _pairs_like(path):
+    if path.suffix == ".gz":
         return _events
     with path.open(encoding="utf-8") as file:
         head = file.readline(4096)
@@ -90,14 +102,9 @@ def _reader(path: Path) -> Callable[[Path], History]:
         return _clicks
     if head.startswith("["):
         return _pairs
+    if path.suffix == ".jsonl" or (head.startswith("{") and '"type"' in head):
+        return _events
     return _baskets if head.startswith("{") else _sequences
-
-
-def _pairs_like(path: Path) -> bool:
-    if path.suffix != ".jsonl":
-        return False
-    with path.open(encoding="utf-8") as file:
-        return file.read(1) == "["
 
 
 # The forms
@@ -107,20 +114,17 @@ def _sequences(path: Path) -> History:
     """`user item item …` a line, in order of time, without times."""
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if short := [row for row in rows if len(row) < 2]:
-        raise HistoryError(f"{path}: a line reads {short[0]}, should be: user item item …")
+        raise HistoryError(f"{path}: a line reads {short[0][0]!r}, should be: user item item …")
     return _spread(path.stem, {row[0]: [[item] for item in row[1:]] for row in rows}, "view_item")
 
 
 def _baskets(path: Path) -> History:
     """`{user: [[item, …], …]}`: baskets in order of time, without times."""
     found = _json(path)
-    try:
-        users = {
-            str(user): [[str(item) for item in basket] for basket in baskets if basket]
-            for user, baskets in found.items()
-        }
-    except TypeError as error:
-        raise HistoryError(f"{path}: should be {{user: [[item, …], …]}}: {error}") from error
+    for user, baskets in found.items():
+        if not isinstance(baskets, list) or not all(map(_names, baskets)):
+            raise HistoryError(f"{path}: {user!r} has {_short(baskets)}, should be {{user: [[item, …], …]}}")
+    users = {user: [[str(item) for item in each] for each in told if each] for user, told in found.items()}
     return _spread(path.stem, users, "purchase")
 
 
@@ -131,35 +135,45 @@ def _pairs(path: Path) -> History:
         if line.strip():
             try:
                 prefix, target = json.loads(line)
-                sessions[str(number)] = [[str(item)] for item in [*prefix, target]]
             except (ValueError, TypeError) as error:
                 raise HistoryError(f"{path}, line {number}: should be [[item, …], next]: {error}") from error
+            if not _names(prefix) or not _names([target]):
+                raise HistoryError(f"{path}, line {number}: {_short(line)} should be [[item, …], next]")
+            sessions[str(number)] = [[str(item)] for item in [*prefix, target]]
     return _one_after_the_other(path.stem, sessions)
 
 
 def _clicks(path: Path) -> History:
     """`SessionId ItemId Time` in seconds, separated by tabs."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    names = lines[0].split("\t")
-    rows = [line.split("\t") for line in lines[1:] if line]
+    head, *lines = path.read_text(encoding="utf-8").splitlines()
+    names = head.split("\t")
+    if missing := {_CLICKS, "ItemId", "Time"}.difference(names):
+        raise HistoryError(
+            f"{path}: should have columns SessionId, ItemId, Time, separated by tabs; no {min(missing)} in"
+            f" {_short(head)!r}"
+        )
+    columns = [names.index(name) for name in (_CLICKS, "ItemId", "Time")]
+    clicks = [_click(path, at, line.split("\t"), columns) for at, line in enumerate(lines, 2) if line.strip()]
+    clicks.sort(key=lambda click: click[1])
+    return _history(path.stem, clicks, "view_item", True)
+
+
+def _click(path: Path, number: int, row: list[str], columns: list[int]) -> tuple[str, int, list[str]]:
+    if len(row) <= max(columns):
+        raise HistoryError(f"{path}, line {number}: has {len(row)} columns, should have {max(columns) + 1}")
+    session, item, time = (row[column] for column in columns)
     try:
-        session, item, time = (names.index(name) for name in (_CLICKS, "ItemId", "Time"))
-        times = np.array([float(row[time]) for row in rows])
-    except (ValueError, IndexError) as error:
-        raise HistoryError(f"{path}: should have columns SessionId, ItemId, Time: {error}") from error
-    order = np.argsort(times, kind="stable").tolist()
-    events = ((rows[at][session], int(times[at] * 1000), [rows[at][item]]) for at in order)
-    return _history(path.stem, events, "view_item", True)
+        return session, int(float(time) * 1000), [item]
+    except (ValueError, OverflowError):
+        raise HistoryError(f"{path}, line {number}: Time is {time!r}, should be seconds since 1970") from None
 
 
 def _events(path: Path) -> History:
     """Tidewise's events, JSON Lines: those that act on items; catalogue events describe them."""
-    from producers.logs import EventLog
-    from stream.settings import Settings
     from stream.times import time_ms
 
     events, catalog = [], []
-    for entry in EventLog(path, Settings()).entries():
+    for entry in _entries(path):
         if entry.is_item:
             catalog.append(entry.data)
             continue
@@ -170,6 +184,16 @@ def _events(path: Path) -> History:
                 events.append((one.get("user") or one["anonymous"], time_ms(one["time"]), items))
     found = _history(path.stem, sorted(events, key=lambda event: event[1]), "view_item", True)
     return replace(found, catalog=catalog)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    from producers.logs import EventLog, LogError
+    from stream.settings import Settings
+
+    try:
+        yield from EventLog(path, Settings()).entries()
+    except LogError as error:
+        raise HistoryError(str(error)) from error
 
 
 def _acts(event: dict[str, Any]) -> bool:
@@ -207,6 +231,16 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise HistoryError(f"{path}: no JSON: {error}") from error
+
+
+def _names(told: Any) -> bool:
+    """Whether it is a list of items: texts or numbers."""
+    return isinstance(told, list) and all(isinstance(item, str | int) for item in told)
+
+
+def _short(told: Any) -> str:
+    text = told if isinstance(told, str) else json.dumps(told)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _spread(name: str, users: dict[str, list[list[str]]], kind: str) -> History:
@@ -251,10 +285,18 @@ def _history(name: str, events: Iterable[tuple[str, int, list[str]]], kind: str,
 
 def _described(history: History, path: Path) -> History:
     """With the attributes of `{item: [value, …]}` or `{item: {name: value}}`."""
-    catalog = []
-    for item, told in _json(path).items():
-        attributes = told if isinstance(told, dict) else {"attribute": [str(value) for value in told]}
-        catalog.append(msgspec.json.encode({"item": str(item), "attributes": attributes}))
+    found, catalog = _json(path), []
+    if not isinstance(found, dict):
+        raise HistoryError(f"{path}: {_short(found)} should be {_ATTRIBUTES}")
+    for item, told in found.items():
+        attributes = {"attribute": [str(value) for value in told]} if _names(told) else told
+        try:
+            said = msgspec.convert({"item": item, "attributes": attributes}, CatalogItem)
+        except msgspec.ValidationError as error:
+            raise HistoryError(
+                f"{path}: {item!r} has {_short(told)}, should be {_ATTRIBUTES}: {error}"
+            ) from None
+        catalog.append(msgspec.json.encode(said))
     return replace(history, catalog=catalog)
 
 
