@@ -36,12 +36,17 @@ def evaluate(
     data: Data,
     protocol: Annotated[Protocol, typer.Option(help="What is predicted from what.")] = "prequential",
     attributes: Annotated[
-        Path | None, typer.Option(help="JSON of items' attributes: {item: [value, …]}.")
+        Path | None, typer.Option(exists=True, help="JSON of items' attributes: {item: [value, …]}.")
     ] = None,
-    test: Annotated[Path | None, typer.Option(help="sessions: the file that is predicted.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings (TOML); default: as everywhere.")] = None,
+    test: Annotated[
+        Path | None, typer.Option(exists=True, help="sessions: the file that is predicted.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(exists=True, help="Settings (TOML); default: as everywhere.")
+    ] = None,
     other: Annotated[
-        Path | None, typer.Option("--compare", help="Another configuration, on the same queries.")
+        Path | None,
+        typer.Option("--compare", exists=True, help="Another configuration, on the same queries."),
     ] = None,
     components: Annotated[
         bool, typer.Option("--components", help="Also each component alone, and all without it.")
@@ -74,7 +79,11 @@ def evaluate(
     """
     from stream.evaluation.history import HistoryError
 
+    _demand("--test, --online", protocol == "sessions", test is not None or online, "sessions")
+    _demand("--static", protocol == "next-basket", static, "next-basket")
     try:
+        if plot is not None:
+            _demand_picture(plot)
         if protocol == "coupons":
             _coupons(data, json)
             return
@@ -95,8 +104,8 @@ def evaluate(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="Settings (TOML).")],
-    b: Annotated[Path, typer.Argument(help="Other settings.")],
+    a: Annotated[Path, typer.Argument(exists=True, help="Settings (TOML).")],
+    b: Annotated[Path, typer.Argument(exists=True, help="Other settings.")],
     log: Data,
     k: Annotated[int, typer.Option(help="Length of the lists.")] = 10,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many interactions.")] = None,
@@ -126,8 +135,6 @@ def settings_at(path: Path | None) -> Settings:
 
     if path is None:
         return Settings()
-    if not path.exists():
-        raise typer.BadParameter(f"{path}: there is no such file", param_hint="--config")
     before = os.environ.get("TIDEWISE_CONFIG")
     os.environ["TIDEWISE_CONFIG"] = str(path)
     try:
@@ -139,8 +146,23 @@ def settings_at(path: Path | None) -> Settings:
             os.environ["TIDEWISE_CONFIG"] = before
 
 
+def _demand(options: str, fits: bool, given: bool, protocol: str) -> None:
+    if given and not fits:
+        raise typer.BadParameter(f"means something with --protocol {protocol} alone", param_hint=options)
+
+
+def _demand_picture(path: Path) -> None:
+    """Before the work is done, not after it."""
+    from stream.evaluation.picture import formats
+
+    if path.suffix[1:].lower() not in (known := formats()):
+        raise typer.BadParameter(f"{path}: should end with one of .{', .'.join(known)}", param_hint="--plot")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"{path}: there is no folder {path.parent}", param_hint="--plot")
+
+
 class _Job:
-    """One data set and protocol; ``results`` by name of the configuration."""
+    """One data set and protocol; ``results`` by name of the configuration, ``differences`` likewise."""
 
     def __init__(
         self,
@@ -162,6 +184,7 @@ class _Job:
         self.history = _first(read(data, attributes), limit)
         self._test = None if test is None else read(str(test))
         self.results: dict[str, tuple[Answers, Mapping[str, Measure]]] = {}
+        self.differences: dict[str, Mapping[str, Measure]] = {}
 
     def run(self, name: str, settings: Settings) -> None:
         """Evaluate a configuration."""
@@ -203,18 +226,18 @@ class _Job:
             if rest:
                 self.run(f"without {each}", settings.model_copy(update={"components": rest}))
         if not self.json:
-            out.print(_side_by_side({name: found for name, (_, found) in self.results.items()}, max(self.ks)))
+            measures = {name: found for name, (_, found) in self.results.items()}
+            out.print(_side_by_side(measures, 10 if 10 in self.ks else max(self.ks)))
 
     def compare(self, config: Path | None, other: Path) -> None:
         """Another configuration, and whether the difference is more than chance."""
-        from stream.evaluation.measures import difference, per_query
+        from stream.evaluation.measures import differences
 
         self.run(str(other), settings_at(other))
-        a, b = self.results["all"][0], self.results[str(other)][0]
-        first, second = per_query(a, self.ks), per_query(b, self.ks)
-        self.differences = {name: difference(first[name], second[name], a.user) for name in first}
+        name, a, b = f"{other} − {config or 'default'}", self.results["all"][0], self.results[str(other)][0]
+        self.differences[name] = differences(a, b, self._catalog(), self.ks)
         if not self.json:
-            out.print(_table(f"{other} − {config or 'default'}", self.differences))
+            out.print(_table(name, self.differences[name]))
 
     def live(self, config: Path | None) -> None:
         """The same lists through broker, worker and store."""
@@ -234,9 +257,11 @@ class _Job:
         err.print(f"{path} written")
 
     def finish(self) -> None:
-        """One JSON line a configuration, the first one last."""
+        """One JSON line a configuration and a difference, the first configuration last."""
         from stream.evaluation.measures import line
 
+        for name, found in self.differences.items():
+            typer.echo(line(f"{self.data}: {name}", self.protocol, found).decode())
         for name in sorted(self.results, key=lambda name: name == "all"):
             label = self.data if name == "all" else f"{self.data}: {name}"
             typer.echo(line(label, self.protocol, self.results[name][1]).decode())
@@ -294,9 +319,10 @@ def _table(title: str, found: Mapping[str, Measure]) -> Table:
 def _side_by_side(found: Mapping[str, Mapping[str, Measure]], k: int) -> Table:
     from rich.table import Table
 
-    names = [f"{name}@{at}" for at in sorted({10, k}) for name in ("ndcg", "recall", "mrr", "hit")]
-    names = [name for name in (*names, f"coverage@{k}") if name in next(iter(found.values()))]
-    table = Table("components", *names, title="each component alone, and all without it")
+    names = [f"{name}@{k}" for name in ("ndcg", "recall", "mrr", "hit", "coverage")]
+    table = Table(title="each component alone, and all without it")
+    for name in ("components", *names):
+        table.add_column(name, no_wrap=True)
     for config, measures in found.items():
         table.add_row(config, *(f"{measures[name].value:.4f}" for name in names))
     return table
@@ -304,8 +330,10 @@ def _side_by_side(found: Mapping[str, Mapping[str, Measure]], k: int) -> Table:
 
 def _show_compared(found: Compared) -> None:
     out.print(
-        f"{found.changed:,} of {found.lists:,} lists change; {found.overlap:.1%} of their items stay the same"
+        f"{found.changed:,} of {found.lists:,} lists change, of {found.changed_users:,} of {found.users:,}"
+        f" users; {found.overlap:.1%} of their items stay the same"
     )
     out.print(_table("b − a", found.differences))
     for one in found.examples:
-        out.print(f"{one.user}: out {', '.join(one.gone) or '–'}; in {', '.join(one.come) or '–'}")
+        gone, come = ", ".join(one.gone) or "–", ", ".join(one.come) or "–"
+        out.print(f"{one.user}: out {gone}; in {come}", markup=False)

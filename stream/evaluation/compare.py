@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.evaluation.history import History
-from stream.evaluation.measures import Measure, difference, per_query
-from stream.evaluation.protocols import Progress, answers
+from stream.evaluation.measures import Catalog, Measure, differences
+from stream.evaluation.protocols import Progress, answers, popularity, vectors
 from stream.settings import Settings
 
 F64 = NDArray[np.float64]
@@ -26,12 +26,15 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """Of ``lists`` lists (one before each event) ``changed`` differ; ``overlap`` is the mean share of their
-    items that stay; ``differences`` are b − a of each measure; ``examples`` the last lists that changed most.
+    """Of ``lists`` lists (one before each event) ``changed`` differ, those of ``changed_users`` of ``users``
+    users; ``overlap`` is the mean share of their items that stay; ``differences`` are b − a of each measure;
+    ``examples`` the last lists that changed most.
     """
 
     lists: int
     changed: int
+    users: int
+    changed_users: int
     overlap: float
     differences: dict[str, Measure]
     examples: list[Changed]
@@ -41,7 +44,6 @@ async def compared(a: Settings, b: Settings, history: History, k: int, progress:
     """Test both, event by event. Raises HistoryError."""
     first, _ = await answers(a, "prequential", history, size=k, progress=progress)
     second, _ = await answers(b, "prequential", history, size=k, progress=progress)
-    one, two = per_query(first, [k]), per_query(second, [k])
     common = (first.lists[:, :, None] == second.lists[:, None, :]) & (first.lists >= 0)[:, :, None]
     held = np.maximum(np.count_nonzero(first.lists >= 0, axis=1), 1)
     stay = np.count_nonzero(common.any(axis=2), axis=1) / held
@@ -49,8 +51,10 @@ async def compared(a: Settings, b: Settings, history: History, k: int, progress:
     return Compared(
         len(first),
         int(np.count_nonzero(differs)),
+        len(np.unique(first.user)),
+        len(np.unique(first.user[differs])),
         float(stay[differs].mean()) if differs.any() else 1.0,
-        {name: difference(one[name], two[name], first.user) for name in one},
+        differences(first, second, Catalog(popularity(history), vectors(history)), [k]),
         _examples(history, first.user, first.lists, second.lists, stay),
     )
 

@@ -169,16 +169,22 @@ def _of_lists(answers: Answers, catalog: Catalog, k: int, seed: int) -> dict[str
     A resample has fewer different lists, so that its coverage is less and its Gini coefficient more than of
     all: the spread of resamples is told around the value, not around their own middle.
     """
-    whole = of_lists(answers.lists, catalog, k)
-    drawn = []
+    whole, drawn = of_lists(answers.lists, catalog, k), _drawn(answers, catalog, k, seed)
+    return {name: _around(value, drawn[name]) for name, value in whole.items()}
+
+
+def _drawn(answers: Answers, catalog: Catalog, k: int, seed: int) -> dict[str, F64]:
+    """Measures of all lists together in resamples: [times] each. The same users for the same seed."""
+    found = []
     for times in resampled(answers.user, seed, _BLOCK).astype(np.int64):
         some = np.repeat(np.arange(len(answers)), times)
-        drawn.append(of_lists(answers.lists[some], catalog, k))
-    found = {}
-    for name, value in whole.items():
-        low, middle, high = np.quantile([one[name] for one in drawn], [0.025, 0.5, 0.975])
-        found[name] = Measure(float(value), float(value + low - middle), float(value + high - middle))
-    return found
+        found.append(of_lists(answers.lists[some], catalog, k))
+    return {name: np.array([one[name] for one in found]) for name in found[0]}
+
+
+def _around(value: float, drawn: F64) -> Measure:
+    low, middle, high = np.quantile(drawn, [(1 - _LEVEL) / 2, 0.5, (1 + _LEVEL) / 2])
+    return Measure(float(value), float(value + low - middle), float(value + high - middle))
 
 
 def since(answers: Answers, time_ms: int) -> Answers:
@@ -193,6 +199,19 @@ def since(answers: Answers, time_ms: int) -> Answers:
 def difference(a: F64, b: F64, user: I32, seed: int = 0) -> Measure:
     """b − a of the same queries, by paired bootstrap over users."""
     return _interval(b - a, resampled(user, seed))
+
+
+def differences(
+    a: Answers, b: Answers, catalog: Catalog, ks: Sequence[int], seed: int = 0
+) -> dict[str, Measure]:
+    """b − a of all measures, of the same queries, by paired bootstrap over users."""
+    first, second = per_query(a, ks), per_query(b, ks)
+    found = {name: difference(first[name], second[name], a.user, seed) for name in first}
+    for k in ks:
+        one, two = of_lists(a.lists, catalog, k), of_lists(b.lists, catalog, k)
+        drawn, other = _drawn(a, catalog, k, seed), _drawn(b, catalog, k, seed)
+        found |= {name: _around(two[name] - one[name], other[name] - drawn[name]) for name in one}
+    return found
 
 
 def by_week(answers: Answers, name: str, k: int) -> dict[int, float]:

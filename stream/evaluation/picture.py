@@ -36,6 +36,11 @@ def draw(path: Path, title: str, results: Results, k: int) -> None:
     figure.savefig(path, dpi=120)
 
 
+def formats() -> list[str]:
+    """Endings of files that pictures can be written to. Raises HistoryError."""
+    return sorted(_canvas()[0].canvas.get_supported_filetypes())
+
+
 def _bars(axes: Any, found: Mapping[str, Measure]) -> None:
     values = [one.value for one in found.values()]
     low = [one.value - one.low for one in found.values()]
