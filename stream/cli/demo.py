@@ -98,7 +98,7 @@ class DemoWorker(Server):
 
     def _command(self, folder: Path) -> Sequence[str | Path]:
         given = self._settings.model_dump(exclude_defaults=True)
-        lines = [f"{name} = {orjson.dumps(value).decode()}\n" for name, value in given.items()]
+        lines = [f"{name} = {toml(value)}\n" for name, value in given.items()]
         (folder / "tidewise.toml").write_text("".join(lines))
         return [sys.executable, "-m", "stream.cli", "worker"]
 
@@ -112,6 +112,15 @@ class DemoWorker(Server):
         """Raise DemoError when it has ended."""
         if self._process is None or self._process.poll() is not None:
             raise DemoError(f"the worker has ended:\n{self._last_lines(30)}")
+
+
+def toml(value: object) -> str:
+    """A setting's value as TOML has it: JSON, but for tables within."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{toml(name)} = {toml(each)}' for name, each in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
+    return orjson.dumps(value).decode()
 
 
 def run_demo(lines: int, as_json: bool) -> None:

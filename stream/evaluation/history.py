@@ -291,12 +291,12 @@ def _described(history: History, path: Path) -> History:
     for item, told in found.items():
         attributes = {"attribute": [str(value) for value in told]} if _names(told) else told
         try:
-            said = msgspec.convert({"item": item, "attributes": attributes}, CatalogItem)
+            msgspec.convert({"item": item, "attributes": attributes}, CatalogItem)
         except msgspec.ValidationError as error:
             raise HistoryError(
                 f"{path}: {item!r} has {_short(told)}, should be {_ATTRIBUTES}: {error}"
             ) from None
-        catalog.append(msgspec.json.encode(said))
+        catalog.append(msgspec.json.encode({"type": "item", "item": item, "attributes": attributes}))
     return replace(history, catalog=catalog)
 
 
