@@ -1,0 +1,217 @@
+"""Campaign files: YAML to checked campaigns, with file and line of everything that is wrong.
+
+Only the plain part of YAML is read: mappings, lists, texts, numbers, true, false and null, as in JSON; no
+tags, anchors, aliases or merge keys, no second document. `yes`, `on` and 2026-05-01 are texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from math import isfinite
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from msgspec import Struct
+
+from stream.core import campaigns
+from stream.core.campaigns import Campaign, Fault, Registry
+
+MOST_BYTES = 65_536
+"""Bytes of a campaign file."""
+MOST_DEEP = 50
+"""Levels of nesting."""
+MOST_DIGITS = 18
+"""Characters of a number: it fits into 64 bits; what is longer is a text."""
+
+
+class NoParameters(Struct, frozen=True, forbid_unknown_fields=True):
+    """A trigger that is told nothing."""
+
+
+TRIGGERS: Registry = {"abandoned-cart": NoParameters}
+"""The triggers that run, and their parameters."""
+
+
+class Problem(Struct, frozen=True):
+    """What is wrong in a file: the line (from 1), the field, the start of its value, and the mend."""
+
+    file: str
+    line: int
+    field: str
+    value: str
+    wrong: str
+    mend: str
+
+    @property
+    def message(self) -> str:
+        """One line, as compilers have it: ``file:line: field: what is wrong: the mend``."""
+        where = f"{self.field}: " if self.field else ""
+        return f"{self.file}:{self.line}: {where}{self.wrong}: {self.mend}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A campaign file: its campaign, or what is wrong with it."""
+
+    file: str
+    campaign: Campaign | None
+    problems: list[Problem]
+    line: int = 1
+    """Where its id stands."""
+
+
+def load(place: Path, registry: Registry = TRIGGERS) -> list[Loaded]:
+    """The campaigns of a file, or of a folder's `*.yaml` by name. Raises OSError."""
+    if not place.is_dir():
+        return [load_file(place, registry)]
+    found = [load_file(path, registry) for path in sorted(place.glob("*.yaml"))]
+    return [*_distinct(found), *(_misnamed(path) for path in sorted(place.glob("*.yml")))]
+
+
+def load_file(path: Path, registry: Registry = TRIGGERS) -> Loaded:
+    """The campaign of a file. Raises OSError."""
+    with path.open("rb") as opened:
+        return load_text(opened.read(MOST_BYTES + 1), str(path), registry)
+
+
+def load_text(data: bytes, file: str, registry: Registry = TRIGGERS) -> Loaded:
+    """The campaign of a file's bytes."""
+    read = _Reading()
+    document = read.document(data)
+    campaign: Campaign | None = None
+    faults: list[Fault] = []
+    if isinstance(document, dict) or not read.faults:
+        campaign, faults = campaigns.read(document, registry)
+    told = sorted([*read.faults, *((read.line(fault.path), fault) for fault in faults)], key=itemgetter(0))
+    problems = [Problem(file, line, each.field, each.value, each.wrong, each.mend) for line, each in told]
+    return Loaded(file, None if problems else campaign, problems, read.lines.get(("id",), 1))
+
+
+def _distinct(found: Iterable[Loaded]) -> Iterator[Loaded]:
+    """Two campaigns of one name: the later file is wrong."""
+    first: dict[str, str] = {}
+    for each in found:
+        name = each.campaign.id if each.campaign else ""
+        if name and first.setdefault(name, each.file) != each.file:
+            wrong = f"{first[name]} has this id, too"
+            yield Loaded(
+                each.file, None, [Problem(each.file, each.line, "id", name, wrong, "give another one")]
+            )
+        else:
+            yield each
+
+
+def _misnamed(path: Path) -> Loaded:
+    problem = Problem(str(path), 1, "", "", "files of this ending are not read", f"name it {path.stem}.yaml")
+    return Loaded(str(path), None, [problem])
+
+
+_NUMBER = re.compile(r"[-+]?(?:\d+|(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)", re.ASCII)
+_WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+@dataclass(slots=True)
+class _Reading:
+    """YAML to plain values, with the line of every path, and what cannot be read."""
+
+    lines: dict[campaigns.Path, int] = field(default_factory=dict)
+    faults: list[tuple[int, Fault]] = field(default_factory=list)
+
+    def line(self, path: campaigns.Path) -> int:
+        """Where a path stands, or the nearest place around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def document(self, data: bytes) -> Any:
+        """The document's value; what cannot be read at all is None and a fault."""
+        if len(data) > MOST_BYTES:
+            return self._refuse((), "the file is too large", f"at most {MOST_BYTES} bytes")
+        try:
+            text = data.decode()
+            if self._beyond_plain(text):
+                return None
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except UnicodeDecodeError as error:
+            return self._refuse((), f"byte {error.start} is not UTF-8", "save the file as UTF-8")
+        except RecursionError:
+            return self._refuse((), "this is nested too deeply", f"at most {MOST_DEEP} levels")
+        except yaml.YAMLError as error:
+            return self._unreadable(error)
+        if root is None:
+            return self._refuse((), "the file is empty", "give fields, such as id: cart")
+        return self._value(root, ())
+
+    def _beyond_plain(self, text: str) -> bool:
+        """Whether there is a tag, an anchor or an alias; the first is told."""
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            said = [getattr(event, "tag", None), getattr(event, "anchor", None)]
+            if any(said):
+                wrong = f"the tag or anchor {next(filter(None, said))} is not allowed"
+                mend = "write the value out, in quotes if it begins with !, & or *"
+                self._refuse((), wrong, mend, _line(event.start_mark))
+                return True
+        return False
+
+    def _unreadable(self, error: yaml.YAMLError) -> None:
+        said = getattr(error, "problem", None) or str(error).splitlines()[0]
+        line = _line(getattr(error, "problem_mark", None))
+        self._refuse((), f"this is not YAML ({said})", "indent by spaces, quote texts with : or #", line)
+
+    def _refuse(self, path: campaigns.Path, wrong: str, mend: str, line: int = 0, value: str = "") -> None:
+        self.faults.append((line or self.line(path), Fault(path, value[:60], wrong, mend)))
+
+    def _value(self, node: yaml.Node, path: campaigns.Path) -> Any:
+        self.lines.setdefault(path, _line(node.start_mark))
+        if len(path) > MOST_DEEP:
+            return self._refuse(path, "this is nested too deeply", f"at most {MOST_DEEP} levels")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(each, (*path, place)) for place, each in enumerate(node.value)]
+        return self._scalar(node, path)
+
+    def _scalar(self, node: yaml.Node, path: campaigns.Path) -> Any:
+        """As in JSON: quoted texts stay texts, and so does everything plain that JSON does not know."""
+        text = str(node.value)
+        if not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):
+            self._refuse(path, "half of a surrogate pair is no character", "leave it out")
+            return text.encode(errors="replace").decode()
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        return _plain(text) if plain else text
+
+    def _mapping(self, node: yaml.MappingNode, path: campaigns.Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        times = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, value in node.value:
+            line = _line(key.start_mark)
+            if not isinstance(key, yaml.ScalarNode) or not isinstance(self._scalar(key, path), str):
+                self._refuse(path, "a name is no text", "give a text before the colon, in quotes", line)
+                continue
+            here = (*path, str(key.value))
+            if key.value in found:
+                wrong = f"{key.value} stands here {times[key.value]} times, first in line {self.lines[here]}"
+                self._refuse(here, wrong, "leave one", line, str(value.value))
+                continue
+            self.lines[here] = line
+            found[key.value] = self._value(value, here)
+        return found
+
+
+def _plain(text: str) -> Any:
+    if text in _WORDS:
+        return _WORDS[text]
+    if len(text) > MOST_DIGITS or not _NUMBER.fullmatch(text):
+        return text
+    number = float(text)
+    return int(text) if text.lstrip("+-").isdigit() else number if isfinite(number) else text
+
+
+def _line(mark: Any) -> int:
+    """The line of a mark of PyYAML, from 1."""
+    return 1 if mark is None else int(mark.line) + 1
