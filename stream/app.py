@@ -12,7 +12,7 @@ import gc
 import secrets
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -118,6 +118,7 @@ class Worker:
         self.ready = asyncio.Event()
         self.state = "starting"
         self._taking: Runner | None = None
+        self._lists: Callable[[], Mapping[str, Any]] = dict
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._endings: list[Callable[[], Awaitable[object]]] = []
         self._stopped = asyncio.Event()
@@ -157,7 +158,7 @@ class Worker:
             for topic in delivery.topics
         }
         troubles = {name: Trouble.of(r.trouble) for name, r in self.runners.items() if r.trouble}
-        return Inside(self.state, self.state == WORKING, positions, troubles)
+        return Inside(self.state, self.state == WORKING, positions, troubles, self._lists())
 
     async def _work(self) -> None:
         """Start, and follow for ever."""
@@ -171,6 +172,7 @@ class Worker:
         sender = await self._open(lambda: KafkaSender(self.settings))
         follower = await self._open(lambda: Follower(self.settings, items))
         self._contexts = Contexts(self.settings, items, follower, key.encode())
+        self._lists = self._contexts.shopping.lister.report
         self._ports = Ports(kafka_log, store, sender, _now_ms, self._contexts.dead_letters)
         self.state = "catching up with neighbors"
         await follower.catch_up()

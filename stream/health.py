@@ -123,12 +123,13 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What a worker says of itself at this moment."""
+    """What a worker says of itself at this moment; ``lists`` is `Shaper.report`, empty while it starts."""
 
     state: str
     working: bool
     positions: Mapping[Input, int] = field(default_factory=dict)
     troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    lists: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +301,7 @@ class Health:
             "owned": len({part for part, _, _ in inside.positions}),
             "lag": sum(each.lag for each in samples),
             "waiting_s": max((each.waiting_s for each in samples), default=0.0),
+            "lists": dict(inside.lists),
             "partitions": [asdict(each) | {"lag": each.lag} for each in samples],
         }
 

@@ -121,6 +121,10 @@ class Lister:
         ranked = self.rank(names, rows, time_ms, self._shaper.width(seen), exclude, liked)
         return self._shaper.shape(ranked, names, time_ms, exclude, seen, told)
 
+    def report(self) -> dict[str, Any]:
+        """What the steps after scoring did (`Shaper.report`)."""
+        return self._shaper.report()
+
     def carts(self, carts: Sequence[Sequence[int]]) -> Ranked:
         """What goes with each of U carts: local ids of items, those put in last first."""
         sets = np.full((len(carts), max(map(len, carts), default=0)), -1, dtype=np.int32)

@@ -40,11 +40,13 @@ _EXPLORE, _PIN = STRATEGIES.index("new"), STRATEGIES.index("pinned")
 
 
 class Shaper:
-    """``knobs`` and ``rules`` of a configuration; ``exposure`` is what groups have been given so far."""
+    """``knobs`` and ``rules`` of a configuration; ``exposure`` is what groups have been given so far,
+    ``excluded`` how many candidates rules have taken out of ``lists`` lists: all since the worker began."""
 
     def __init__(self, settings: Settings, items: Items, hood: Neighborhood) -> None:
         self.knobs = Knobs.of(settings)
-        self._items, self._hood = items, hood
+        self._items, self._hood, self._bounds = items, hood, settings.exposure
+        self.lists = self.excluded = 0
         self._prepared = Prepared(settings.rules, self.knobs.diversity > 0)
         hood.watched = bool(settings.rules) or self.knobs.diversity > 0
         self.exposure = Exposure.empty(self.knobs.bounds)
@@ -98,6 +100,8 @@ class Shaper:
         slates = self._invite(facts, slates, barred)
         chosen = choose(slates, facts, self._prepared, self.knobs, self.exposure)
         self.exposure = chosen.state
+        self.lists += len(slates)
+        self.excluded += chosen.excluded
         strategy = _taken(slates.strategy, chosen.positions, 0)
         strategy[(chosen.why & EXPLORED) > 0] = _EXPLORE
         strategy[(chosen.why & PINNED) > 0] = _PIN
@@ -110,6 +114,18 @@ class Shaper:
             _taken(because, chosen.positions, -1),
             strategy,
         )
+
+    def report(self) -> dict[str, Any]:
+        """What the steps did, as `/ready` tells it: counts, and of each group its share and its bounds."""
+        state = self.exposure
+        shares, missed = state.shares.round(6).tolist(), state.missed_shares.round(6).tolist()
+        at = {group: number for number, group in enumerate(state.groups.tolist())}
+        groups = {
+            name: {"share": shares[n], "min": bound.min, "max": bound.max, "missed": missed[n]}
+            for name, bound in self._bounds.items()
+            for n in [at[item_hash(name)]]
+        }
+        return {"made": self.lists, "excluded": self.excluded, "exposure": groups}
 
     def _invite(self, facts: Facts, slates: Slates, barred: tuple[I32, I32]) -> Slates:
         """Items that may be pinned, and young ones that may be tried."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 from aiokafka import AIOKafkaProducer
 from redis.asyncio import Redis
 
@@ -25,7 +26,7 @@ from stream.admin import create_topics
 from stream.embedded import EmbeddedBroker, EmbeddedStore, Server, free_port
 from stream.settings import Settings
 from stream.topics import EVENTS
-from tests.e2e.harness import START_S, WorkerProcess, environment, eventually
+from tests.e2e.harness import START_S, WorkerProcess, environment, eventually, stamp
 from tests.faults.proxy import steady_port
 
 STOP_S = 3.0
@@ -113,8 +114,9 @@ class Place:
     async def send(self, count: int) -> None:
         async with AIOKafkaProducer(bootstrap_servers=self.settings.bootstrap) as producer:
             for n in range(count):
-                event = b'{"type":"view_item","user":"u%d","item":"i%d","time":%d}' % (n, n, time.time())
-                await producer.send_and_wait(EVENTS.full(self.settings), event, key=b"u%d" % n)
+                event = {"type": "view_item", "user": f"u{n}", "item": f"i{n}", "time": stamp()}
+                key, value = b"u%d" % n, orjson.dumps(event)
+                await producer.send_and_wait(EVENTS.full(self.settings), value, key=key)
 
 
 @asynccontextmanager

@@ -166,6 +166,8 @@ async def test_outages_take_readiness_and_not_life(here: Place) -> None:
         return 20 == sum(each["position"] for each in inputs) == sum(each["end"] or 0 for each in inputs)
 
     await eventually(counted, START_S)
+    _, document = await ask(here.settings, "ready")
+    assert document["lists"]["made"] > 0 == document["lists"]["excluded"]
     for server in (here.store, here.broker):
         silence(server)
     away = ("the store does not answer", "the broker does not answer")
