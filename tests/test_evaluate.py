@@ -167,6 +167,25 @@ def test_a_picture_is_drawn(cli: Cli, data: Path, name: str) -> None:
     assert written.startswith(b"\x89PNG") if name.endswith("png") else b"<svg" in written
 
 
+def test_a_curve_by_week_is_drawn_of_each_configuration(cli: Cli, data: Path) -> None:
+    weeks = [
+        {
+            "type": "view_item",
+            "time": time_text(1_780_000_000_000 + 7 * 86_400_000 * at),
+            "user": user,
+            "item": row[at],
+        }
+        for at in range(EVENTS)
+        for user, row in walks().items()
+    ]
+    (data / "weeks.jsonl").write_text("".join(json.dumps(event) + "\n" for event in weeks))
+    told = cli("evaluate", "weeks.jsonl", "--compare", "plain.toml", "--plot", "weeks.svg")
+    assert told.code == 0
+    drawn = (data / "weeks.svg").read_text()
+    assert "<!-- week -->" in drawn
+    assert "<!-- plain.toml -->" in drawn
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
