@@ -450,6 +450,10 @@ class Rows:
         base = self._base[slots]
         return Sums(forward.copy(), backward.copy(), np.where(base == _BLANK, 0, base), self._last[slots])
 
+    def were_cut(self, rows: I32) -> Bool:
+        """Which of items [r] have rows that were ever cut: what these hold depends on batches."""
+        return self._cut[self._slots_of(rows)]
+
     def witness(self, rows: I32, time: I64) -> None:
         """Something was heard of items [n] at ``time`` [n] ms: the earliest is when one was born."""
         np.minimum.at(self._born, self._slots_of(rows), np.maximum(time // 1000, 1))

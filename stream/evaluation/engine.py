@@ -133,6 +133,11 @@ class Engine:
         rows = await self._rows(users)
         return self._numbers(self._lister.lists(self._named(users), rows, time_ms, exclude=out).items)
 
+    def cut(self) -> list[str]:
+        """Items whose rows were ever cut."""
+        rows = self.worker.contexts.shelving.rows
+        return [name for name, cut in zip(self.names, rows.were_cut(self.local).tolist(), strict=True) if cut]
+
     async def query(self, users: Sequence[int], time_ms: I64) -> Query:
         """What components are asked about users [U] at times [U]."""
         return self._lister.query(self._named(users), await self._rows(users), time_ms)

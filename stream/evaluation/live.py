@@ -3,6 +3,9 @@
 Everything of a data set is sent and processed. Once the stream is quiet, each of the users does something
 that counts for nothing (a search), a day later, so that his list is made anew; what then stands in the store
 must be what this process makes of the same events with what the worker's mixture learned.
+
+Rows that were ever cut are taken from the worker: which pairs such a row holds depends on how the log was cut
+into batches (docs/decisions/rows-cut-by-size.md). All other rows, users and lists are this process's own.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from itertools import zip_longest
 
 import msgspec
 import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from producers.client import EventProducer
 from state.keys import Keys
@@ -27,11 +31,14 @@ from stream.evaluation.protocols import Progress, settings_for
 from stream.kafka import KafkaLog
 from stream.settings import Settings
 from stream.times import time_text
+from stream.topics import NEIGHBORS
 
 USERS = 2000
 _DAY_MS = 86_400_000
 _SETTLE_S = 1200.0
 _EVERY, _STEP = 5000, 64
+_READ_MS = 2000
+"""A topic is at its end when nothing more comes within this time."""
 
 
 class Lived(msgspec.Struct, frozen=True):
@@ -118,10 +125,30 @@ async def _differences(
     await engine.open(history.catalog)
     for at in steps(history.user, history.event, _STEP):
         await engine.count(Lines.of(history, at), learn=False)
+    cut = engine.cut()
+    records = await _records(settings) if cut else {}
+    engine.worker.follower.hood.apply(cut, [records[name.encode()] for name in cut])
     made = await engine.shown(users, np.full(len(users), time_ms), stored[0])
     pairs = list(zip(users, made, map(_items, views), strict=True))
     wrong = [_told(history.users[user], mine, live) for user, mine, live in pairs if mine != live]
     return Lived(len(users), len(users) - len(wrong), wrong[:20])
+
+
+async def _records(settings: Settings) -> dict[bytes, bytes]:
+    """The newest record of each item that the worker published."""
+    found: dict[bytes, bytes] = {}
+    name = NEIGHBORS.full(settings)
+    parts = [TopicPartition(name, partition) for partition in range(settings.partitions)]
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign(parts)
+        await consumer.seek_to_beginning(*parts)
+        while some := await consumer.getmany(timeout_ms=_READ_MS):
+            found.update((record.key, record.value) for records in some.values() for record in records)
+    finally:
+        await consumer.stop()
+    return found
 
 
 def _items(view: bytes | None) -> list[str]:
