@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -14,12 +15,21 @@ from msgspec import Struct
 
 from stream.campaign_files import MOST_BYTES, TRIGGERS, Loaded, load, load_text
 from stream.core.campaigns import (
+    OTHER_PRIORITY,
     PRIORITIES,
+    SEGMENTS,
     UNITS,
+    Budget,
     Campaign,
+    Caps,
     Change,
+    Content,
+    Coupon,
     Duration,
+    Goals,
     Instant,
+    Trigger,
+    Window,
     content_hash,
     diff,
     document,
@@ -32,6 +42,7 @@ from tests.commands import Cli
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "campaigns"
+PAGE = (ROOT / "docs" / "engagement.md").read_text()
 
 
 class Drop(Struct, frozen=True, forbid_unknown_fields=True):
@@ -138,6 +149,55 @@ def test_durations(text: str, ms: int) -> None:
 def test_what_is_no_duration(text: object) -> None:
     with pytest.raises(ValueError, match="such as 45m, 24h or 7d"):
         Duration.read(text)
+
+
+# The page
+
+
+def reference(kind: type[Struct], path: str = "") -> Iterator[tuple[str, str]]:
+    """Every field as it is written, and its default."""
+    hints = get_type_hints(kind)
+    for each in msgspec.structs.fields(kind):
+        name = f"{path}{each.encode_name}"
+        parts = [hint for hint in (hints[each.name], *get_args(hints[each.name])) if hint in PARTS]
+        for part in parts:
+            yield from reference(part, f"{name}.")
+        if not parts and name != "trigger.parameters":
+            yield name, default(each)
+
+
+PARTS = (Trigger, Window, Content, Coupon, Budget, Caps, Goals)
+
+
+def default(field: msgspec.structs.FieldInfo) -> str:
+    """As the page has it: nothing where something else decides, or nothing is the default."""
+    if field.required:
+        return "required"
+    value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    if value in (None, (), {}):
+        return ""
+    text = str(value).lower() if not isinstance(value, tuple) else ", ".join(value)
+    return f"`{text}`"
+
+
+def test_the_page_has_every_field_with_its_default() -> None:
+    section = PAGE.partition("## Campaign files")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| (.*?) \| (.*?) ?\|$", section, re.MULTILINE)
+    assert [(name, default) for name, default, _ in rows] == list(reference(Campaign))
+    assert all(len(what) > 10 for _, _, what in rows)
+
+
+def test_the_page_names_priorities_segments_and_words() -> None:
+    section = PAGE.partition("## Campaign files")[2]
+    for name, rank in PRIORITIES.items():
+        assert f"{name} {rank}" in section
+    assert ", ".join(SEGMENTS) in section
+    assert f"others {OTHER_PRIORITY}" in section
+
+
+def test_the_page_shows_the_example_as_it_is() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert shown == (EXAMPLES / "abandoned-cart.yaml").read_text()
 
 
 # What is wrong, and where
