@@ -419,7 +419,10 @@ def shop(seed: int = 0, items: int = 60) -> History:
         {"color": f"c{rng.integers(4)}", "maker": f"m{rng.integers(3)}", "cut": f"x{rng.integers(5)}"}
         for _ in range(items)
     ]
-    catalog = [json.dumps({"type": "item", "item": f"i{n}", "attributes": each}).encode() for n, each in enumerate(told_)]
+    catalog = [
+        json.dumps({"type": "item", "item": f"i{n}", "attributes": each}).encode()
+        for n, each in enumerate(told_)
+    ]
     return replace(world(seed, users=80, items=items, events=10), catalog=catalog)
 
 
