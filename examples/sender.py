@@ -18,7 +18,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from producers.client import EventProducer
-from stream.engagements import Engagement, Nudge, Revoke, read_engagement
+from stream.engagements import Engagement, Item, Nudge, Revoke, read_engagement
 from stream.settings import Settings
 from stream.times import time_text
 from stream.topics import ENGAGEMENTS
@@ -62,17 +62,22 @@ def written(nudge: Nudge, sender: str, address: str) -> EmailMessage:
     """The mail: a subject, what it is about, and the coupon."""
     mail = EmailMessage()
     mail["From"], mail["To"] = sender, address.replace("{user}", quote(nudge.user, safe=""))
-    mail["Subject"] = f"About your {nudge.items[0].name or nudge.items[0].item}" if nudge.items else "For you"
+    mail["Subject"] = f"About your {name_of(nudge.items[0])}" if nudge.items else "For you"
     mail["X-Nudge"] = nudge.id
     mail.set_content("\n".join(lines_of(nudge)) + "\n")
     return mail
+
+
+def name_of(item: Item) -> str:
+    """On one line: a subject has no more."""
+    return " ".join((item.name or item.item).split())
 
 
 def lines_of(nudge: Nudge) -> Iterator[str]:
     """The text of a mail, line by line."""
     for each in nudge.items:
         price = "" if each.price is None else f", {each.price:.2f}"
-        yield f"{each.quantity} × {each.name or each.item}{price} {each.url or ''}".rstrip()
+        yield f"{each.quantity} × {name_of(each)}{price} {each.url or ''}".rstrip()
     if nudge.coupon:
         yield f"Your coupon: {nudge.coupon.code}"
 
@@ -144,6 +149,8 @@ async def run(settings: Settings, send: Callable[[Nudge], None]) -> None:
         group_id=f"{settings.topic_prefix}sender",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        session_timeout_ms=round(settings.session_timeout_s * 1000),
+        heartbeat_interval_ms=round(settings.heartbeat_s * 1000),
     )
     async with consumer, EventProducer(settings) as producer:
         sender = Sender(consumer, producer, send)

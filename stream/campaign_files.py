@@ -139,8 +139,6 @@ class _Reading:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
         except UnicodeDecodeError as error:
             return self._refuse((), f"byte {error.start} is not UTF-8", "save the file as UTF-8")
-        except RecursionError:
-            return self._refuse((), "this is nested too deeply", f"at most {MOST_DEEP} levels")
         except yaml.YAMLError as error:
             return self._unreadable(error)
         if root is None:
@@ -148,8 +146,14 @@ class _Reading:
         return self._value(root, ())
 
     def _beyond_plain(self, text: str) -> bool:
-        """Whether there is a tag, an anchor or an alias; the first is told."""
+        """Whether there is a tag, an anchor, an alias or too deep a nesting; the first is told."""
+        deep = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            deep += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if deep > MOST_DEEP:
+                wrong, mend = "this is nested too deeply", f"at most {MOST_DEEP} levels"
+                self._refuse((), wrong, mend, _line(event.start_mark))
+                return True
             said = [getattr(event, "tag", None), getattr(event, "anchor", None)]
             if any(said):
                 wrong = f"the tag or anchor {next(filter(None, said))} is not allowed"
@@ -168,8 +172,6 @@ class _Reading:
 
     def _value(self, node: yaml.Node, path: campaigns.Path) -> Any:
         self.lines.setdefault(path, _line(node.start_mark))
-        if len(path) > MOST_DEEP:
-            return self._refuse(path, "this is nested too deeply", f"at most {MOST_DEEP} levels")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):

@@ -46,7 +46,7 @@ class Nudge(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ty
     names to take it back.
     """
 
-    id: Text
+    id: Id
     user: Id
     channel: Text
     campaign: Text
@@ -66,7 +66,7 @@ class Nudge(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="ty
 class Revoke(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="revoke"):
     """Takes back the nudge with this ``revoke_key``: it is not sent any more, or its coupon is void."""
 
-    id: Text
+    id: Id
     user: Id
     channel: Text
     campaign: Text
@@ -95,7 +95,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
 class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record's value on `decisions`: why a nudge was sent, held, suppressed or cancelled."""
 
-    id: Text
+    id: Id
     time: Time
     user: Id
     campaign: Text

@@ -31,8 +31,10 @@ from stream.core.campaigns import (
     Trigger,
     Window,
     content_hash,
+    decode_version,
     diff,
     document,
+    encode_version,
     read,
     successor,
 )
@@ -246,7 +248,13 @@ WRONG = r"""
     enabled: yes
         enabled: yes is not allowed: give true or false
     priority: "3"
-        priority: 3 is not allowed: give a whole number from 0 to 1000
+        priority: "3" is not allowed: give a whole number from 0 to 1000
+    purpose: 2024
+        purpose: 2024 is not allowed: give 1 to 200 characters, in quotes
+    purpose: ""
+        purpose: "" is not allowed: give 1 to 200 characters
+    audience: [[loyal]]
+        audience[0]: ["loyal"] is no segment: give some of champions
     holdout_percent: 100.5
         holdout_percent: 100.5 is not allowed: give a number from 0
     audience: [loyal, champion]
@@ -429,6 +437,18 @@ def test_versions_count_what_changed_and_never_hold_earlier() -> None:
         ValueError, match=r"mugs: .* is before version 2 began to hold, .*: give a later time"
     ):
         successor(second, campaign(), 99)
+
+
+def test_a_version_can_be_published_and_read_back() -> None:
+    version = successor(
+        None, campaign(steps=["45m"], trigger={"type": "price-drop", "least_percent": 5}), 100
+    )
+    assert version is not None
+    assert decode_version(encode_version(version), REGISTRY) == version
+    with pytest.raises(
+        ValueError, match=r"trigger.type: price-drop is no trigger: give one of abandoned-cart"
+    ):
+        decode_version(encode_version(version), TRIGGERS)
 
 
 def test_differences_are_told_field_by_field() -> None:

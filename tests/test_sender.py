@@ -98,6 +98,7 @@ def test_the_examples_of_the_page_fit() -> None:
 
 BAD = [
     {"id": ""},
+    {"id": "a\nb"},
     {"user": "a\nb"},
     {"type": "nugde"},
     {"items": [{"price": 1}]},
@@ -181,7 +182,12 @@ def engagements() -> Iterator[dict[str, Any]]:
     yield NUDGE | {"id": "0-4-0-nudge-0", "revoke_key": "other"}
     yield REVOKE | {"revoke_key": "other"}
     yield NUDGE | {"id": 7}
-    yield NUDGE | {"id": "0-5-0-nudge-0", "revoke_key": "third", "items": [{"item": "cup"}], "coupon": None}
+    yield NUDGE | {
+        "id": "0-5-0-nudge-0",
+        "revoke_key": "third",
+        "items": [{"item": "cup", "name": "Tea\ncup"}],
+        "coupon": None,
+    }
 
 
 async def handled(settings: Settings) -> int | None:
@@ -203,19 +209,21 @@ async def test_the_sender_sends_once_what_still_holds_and_reports_it(
         for said in engagements():
             batch.append(timestamp=None, key=b"ann", value=orjson.dumps(said))
         await (await shop.producer.send_batch(batch, ENGAGEMENTS.full(settings), partition=1))
+        with sender(settings, tmp_path, "--smtp", f"127.0.0.1:{free_port()}") as refused:
+            assert refused.wait(15) == 1, log.read_text()
         with smtp() as (address, box), sender(settings, tmp_path, "--smtp", address) as running:
 
             async def done() -> bool:
                 return log.read_text().count(": sent (") == 2
 
-            await eventually(done, 15, log.read_text)
+            await eventually(done, 30, log.read_text)
             running.send_signal(signal.SIGINT)
             assert running.wait(10) == 0, log.read_text()
         reported = await shop.messages(EVENTS)
         assert await handled(settings) == len(list(engagements()))
     first = ["3 × Red mug, 8.50 https://shop.example/mug", "Your coupon: MAY-17"]
     to = ["ann@shop.example"]
-    assert box.mails == [(to, "About your Red mug", first), (to, "About your cup", ["1 × cup"])]
+    assert box.mails == [(to, "About your Red mug", first), (to, "About your Tea cup", ["1 × Tea cup"])]
     assert [(each["type"], each["user"], each["nudge"], each["id"]) for each in reported] == [
         ("nudge_delivered", "ann", name, f"delivered-{name}") for name in (NUDGE["id"], "0-5-0-nudge-0")
     ]

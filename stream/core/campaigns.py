@@ -311,10 +311,9 @@ def _converted(value: Any, hint: Any, path: Path) -> list[Fault]:
         if isinstance(hint, type) and issubclass(hint, Struct):  # a rule of the part as a whole
             wrong, _, mend = said.rpartition(": ")
             return [_fault(path, value, wrong or mend, mend if wrong else "give other values")]
-        expected = _expected(hint) or said
-        return [
-            _fault(path, value, f"{_shown(value)} is not allowed", _near(f"give {expected}", value, hint))
-        ]
+        quoted = ", in quotes" if _bare(hint) is str and isinstance(value, int | float) else ""
+        mend = _near(f"give {_expected(hint) or said}{quoted}", value, hint)
+        return [_fault(path, value, f"{_shown(value)} is not allowed", mend)]
     return []
 
 
@@ -349,7 +348,7 @@ def _audience_faults(value: Any, path: Path, segments: Collection[str]) -> Itera
         return
     if isinstance(value, list) and value:
         for place, name in enumerate(value):
-            if name not in segments:
+            if not isinstance(name, str) or name not in segments:
                 mend = f"give some of {', '.join(segments)}{_suggestion(name, segments)}"
                 yield _fault((*path, place), name, f"{_shown(name)} is no segment", mend)
         return
@@ -380,11 +379,19 @@ def _fault(path: Path, value: object, wrong: str, mend: str) -> Fault:
 
 def _shown(value: object) -> str:
     """The start of a value, as it would be written."""
-    if isinstance(value, str):
-        text = value or '""'
+    if isinstance(value, str) and not _needs_quotes(value):
+        text = value
     else:
-        text = msgspec.json.encode(value).decode() if value is not None else "null"
+        text = msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _needs_quotes(text: str) -> bool:
+    """Whether a text would be something else without quotes: 3, true, or nothing."""
+    try:
+        return not text or not isinstance(msgspec.json.decode(text), str)
+    except msgspec.DecodeError:
+        return False
 
 
 def _bare(hint: Any) -> Any:
@@ -464,6 +471,21 @@ def successor(old: Version | None, campaign: Campaign, effective: int) -> Versio
             f"{time_text(old.effective)}: give a later time"
         )
     return Version(campaign=campaign, number=old.number + 1, hash=digest, effective=effective)
+
+
+def encode_version(version: Version) -> bytes:
+    """JSON, the campaign as its document."""
+    said = {name: getattr(version, name) for name in ("number", "hash", "effective")}
+    return msgspec.json.encode({"campaign": document(version.campaign), **said})
+
+
+def decode_version(data: bytes, registry: Registry) -> Version:
+    """From `encode_version`. Raises ValueError with the faults when the campaign cannot be read any more."""
+    said = msgspec.json.decode(data, type=dict[str, Any])
+    campaign, faults = read(said["campaign"], registry)
+    if campaign is None:
+        raise ValueError("; ".join(fault.message for fault in faults))
+    return msgspec.convert(said | {"campaign": campaign}, Version)
 
 
 class Change(Struct, frozen=True):
