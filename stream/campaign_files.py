@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from stream.core import campaigns
 from stream.core.campaigns import Campaign, Fault, Registry
+from stream.core.triggers import TYPES
 
 MOST_BYTES = 65_536
 """Bytes of a campaign file."""
@@ -29,11 +30,7 @@ MOST_DIGITS = 18
 """Characters of a number: it fits into 64 bits; what is longer is a text."""
 
 
-class NoParameters(Struct, frozen=True, forbid_unknown_fields=True):
-    """A trigger that is told nothing."""
-
-
-TRIGGERS: Registry = {"abandoned-cart": NoParameters}
+TRIGGERS: Registry = {name: kind.parameters for name, kind in TYPES.items()}
 """The triggers that run, and their parameters."""
 
 

@@ -398,6 +398,9 @@ class Settings(BaseSettings):
     nudge_expiry_s: float = Field(
         DAY_S, ge=0, description="A nudge received this long after it was due is suppressed."
     )
+    priority_window_s: float = Field(
+        3600.0, ge=0, description="A nudge gives way to one of higher priority that is due within this time."
+    )
     cap_day: int = Field(1, ge=0, description="Nudges a user and channel in any rolling 24 hours.")
     cap_week: int = Field(3, ge=0, description="Nudges a user and channel in any rolling 7 days.")
     quiet_from: str = Field(

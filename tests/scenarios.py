@@ -8,6 +8,8 @@ clock                  nothing but time: a tick brings the watermark to exactly 
 add A [x2] [@9.90]     A goes into the cart (remove, buy, checkout likewise; buy takes several items)
 consent, refuse        email and personalisation are granted, refused
 zone Europe/Berlin     a login that tells where the shopper is
+refund                 the order is taken back
+prefer birthday 03-05  an answer to a questionnaire
 forget                 the shopper asks to be forgotten
 visitor add A          the same without a known user
 add A of 09:00         a late event: it happened at 09:00, it arrives at the time of the row
@@ -28,7 +30,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from stream.core.campaigns import Campaign, read
 from stream.core.engagement import Clock, Decision, Engine, Message, Outcome, Seen, UserState, run
+from stream.core.triggers import TYPES
 from stream.events import Event
 from stream.settings import Settings
 
@@ -41,6 +45,7 @@ _TYPES = {
     "checkout": "begin_checkout",
     "zone": "login",
     "refuse": "consent",
+    "prefer": "preferences",
 }
 
 
@@ -54,8 +59,17 @@ class Happening:
     event: Event | None
 
 
-def engine(**settings: Any) -> Engine:
-    return Engine.of(Settings(**settings))
+def engine(campaigns: Sequence[Campaign] = (), **settings: Any) -> Engine:
+    return Engine.of(Settings(**settings), campaigns)
+
+
+def campaign(kind: str, **fields: Any) -> Campaign:
+    """A campaign as its file would say it; parameters of its trigger under ``trigger``."""
+    trigger = {"type": kind} | fields.pop("trigger", {})
+    document = {"id": kind, "trigger": trigger, "message": {"template": kind}} | fields
+    found, faults = read(document, {name: each.parameters for name, each in TYPES.items()})
+    assert found is not None, [fault.message for fault in faults]
+    return found
 
 
 def ms(text: str, day1: str = MONDAY) -> int:
@@ -85,10 +99,12 @@ def _event(what: str, time: int) -> Event:
     known = words[0] != "visitor"
     verb, *rest = words if known else words[1:]
     fields: dict[str, Any] = {}
-    if verb in ("add", "remove", "buy"):
+    if verb in ("add", "remove", "buy", "checkout"):
         fields["items"] = _items(rest)
-    if verb == "buy":
+    if verb in ("buy", "refund"):
         fields["order"] = "o1"
+    if verb == "prefer":
+        fields["attributes"] = {rest[0]: rest[1]}
     if verb in ("consent", "refuse"):
         granted = verb == "consent"
         fields |= {"channels": {"email": granted}, "purposes": {"personalisation": granted}}
@@ -184,11 +200,11 @@ def describe(decision: Decision, messages: Sequence[Message], day1: str) -> str:
     return f"{text} {decision.reason}"
 
 
-def check(table: str, day1: str = MONDAY, **settings: Any) -> Shop:
+def check(table: str, day1: str = MONDAY, campaigns: Sequence[Campaign] = (), **settings: Any) -> Shop:
     """Play a table as one batch and as batches of one event; both must decide what its right column says."""
     rows = [row.strip() for row in table.strip().splitlines()]
     for batch in (len(rows), 1):
-        shop = Shop(engine(**settings))
+        shop = Shop(engine(campaigns, **settings))
         log = [happening(row, day1, shop.engine.config.lateness_ms) for row in rows]
         for begin in range(0, len(log), batch):
             shop.play(log[begin : begin + batch])

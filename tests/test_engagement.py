@@ -326,18 +326,18 @@ def test_several_users_due_at_one_event_come_in_the_order_of_their_names() -> No
     assert {one.at for one in shop.messages} == {6}
 
 
-class SecondThoughts(AbandonedCart):
-    """Another trigger beside the first: same condition, a delay and a campaign of its own."""
-
-    id = campaign = "a-second-thought"
-
-
 def test_two_triggers_share_the_facts_and_the_caps() -> None:
     """They fire in the order in which they are due, not by name; the first takes the only message."""
     rows = ("10:00 | consent", "10:05 | add A", "12:00 | clock", "12:05 | buy A")
     log = [happening(row, "2024-03-04", 2000) for row in rows]
     config = engine(cap_day=1).config
-    triggers = [AbandonedCart((10 * MINUTE_MS,), 0), SecondThoughts((20 * MINUTE_MS, DAY_MS), 0)]
+    triggers = [
+        AbandonedCart(name, ("email",), "personalisation", 90, after_ms, 0)
+        for name, after_ms in (
+            ("abandoned-cart", (10 * MINUTE_MS,)),
+            ("a-second-thought", (20 * MINUTE_MS, DAY_MS)),
+        )
+    ]
     shop = _played(log, [1, 2, 3], Engine(config, {trigger.id: trigger for trigger in triggers}))
     assert [(one.rule, one.step, one.outcome, one.reason) for one in shop.decisions] == [
         ("abandoned-cart", 1, "sent", ""),

@@ -413,5 +413,6 @@ def test_zones_are_those_of_the_package() -> None:
 
 @pytest.mark.parametrize("name", ["quiet_from", "quiet_until"])
 def test_a_time_that_no_clock_shows(name: str) -> None:
+    given: dict[str, Any] = {name: "24:00"}
     with pytest.raises(ValueError, match=f"{name} must be a time of day"):
-        engine(**{name: "24:00"})
+        engine(**given)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from datetime import tzinfo
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -122,6 +124,11 @@ class UserState(msgspec.Struct, array_like=True):
         for name in _MAPS:
             setattr(new, name, dict(getattr(self, name)))
         return new
+
+    def granted(self, channel: str, purpose: str) -> bool:
+        """Whether both the channel and the purpose were granted; who never answered has denied."""
+        given = (self.channels.get(channel), self.purposes.get(purpose))
+        return all(choice is not None and choice.granted for choice in given)
 
     def next_due(self) -> int | None:
         """When the first timer fires, in ms."""
@@ -256,6 +263,13 @@ def _bound(cart: dict[str, CartLine]) -> None:
 def zone_names() -> frozenset[str]:
     """Time zones of the package `tzdata`, not of the machine, so that replay agrees everywhere."""
     return frozenset(files("tzdata").joinpath("zones").read_text("utf-8").split())
+
+
+@lru_cache(maxsize=1024)
+def zone_of(name: str) -> tzinfo:
+    """A time zone of the package `tzdata`."""
+    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
+        return ZoneInfo.from_file(data, key=name)
 
 
 def _observe_zone(state: UserState, seen: Seen) -> None:

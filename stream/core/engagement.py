@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.campaigns import Campaign, Window
 from stream.core.engaged import Seen, Timer, UserState, digest_fields, observe
 from stream.core.guards import WEEK_MS, Candidate, EngagementConfig, Stop, check, counters
 from stream.core.messages import Decision, Evidence, Message, Verdict, decision_hash, message_id
@@ -58,16 +59,28 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The triggers that run, by id, and the settings."""
+    """The triggers that run, by id, the settings, and the campaigns behind them, by id."""
 
     config: EngagementConfig
     triggers: Mapping[str, Trigger[Any]]
+    campaigns: Mapping[str, Campaign] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings) -> Engine:
-        """From the settings. Raises ValueError when they make no sense."""
+    def of(cls, settings: Settings, campaigns: Sequence[Campaign] = ()) -> Engine:
+        """From the settings and campaigns. Raises ValueError when the settings make no sense."""
         config = EngagementConfig.of(settings)
-        return cls(config, {trigger.id: trigger for trigger in triggers_of(config)})
+        triggers = {trigger.id: trigger for trigger in triggers_of(config, campaigns)}
+        return cls(config, triggers, {campaign.id: campaign for campaign in campaigns})
+
+    def config_of(self, rule: str) -> EngagementConfig:
+        """What holds for a rule's messages."""
+        return self.config.of_campaign(self.campaigns.get(rule))
+
+    def running(self, rule: str, time: int) -> bool:
+        """Whether a rule's campaign runs at a moment of event time."""
+        campaign = self.campaigns.get(rule)
+        window = Window() if campaign is None else campaign.window
+        return (window.from_ or 0) <= time and (window.until is None or time < window.until)
 
 
 @dataclass(slots=True)
@@ -161,8 +174,8 @@ class _Passage:
         """Through the guards. A held nudge leaves the trigger where it was, and its timer for later."""
         now, step = self._now, own.step + 1
         proposal = trigger.on_timer(own, self.state, now)
-        candidate = self._candidate(trigger, proposal, timer.due)
-        stop, counted = check(candidate, self.engine.config), counters(candidate, self.engine.config)
+        candidate, config = self._candidate(trigger, proposal, timer.due), self.engine.config_of(trigger.id)
+        stop, counted = check(candidate, config), counters(candidate, config)
         verdict, reason = _verdict(stop)
         if stop is not None and stop.until is not None:
             counted["held_until"] = stop.until
@@ -171,40 +184,50 @@ class _Passage:
         if verdict == "held":
             return own
         if verdict == "sent":
-            self._send(trigger, proposal, step, timer.due, now)
+            self._send(candidate, trigger, proposal, step)
         return self._keep(trigger, proposal.if_sent if verdict == "sent" else proposal.if_not)
 
     def _candidate(self, trigger: Trigger[Any], proposal: Proposal[Any], due: int) -> Candidate:
-        received = int(self.clock.received[self.at])
+        granted = (name for name in trigger.channels if self.state.granted(name, trigger.purpose))
         return Candidate(
-            self.user,
-            self.state,
-            trigger.channel,
-            trigger.purpose,
-            proposal.untrue,
-            due,
-            self._now,
-            received,
+            user=self.user,
+            state=self.state,
+            channel=next(granted, trigger.channels[0]),
+            purpose=trigger.purpose,
+            untrue=proposal.untrue if self.engine.running(trigger.id, due) else "window",
+            due=due,
+            now=self._now,
+            received=int(self.clock.received[self.at]),
+            outranked=self._outranked(trigger),
         )
 
-    def _send(self, trigger: Trigger[Any], proposal: Proposal[Any], step: int, due: int, now: int) -> None:
+    def _outranked(self, trigger: Trigger[Any]) -> str:
+        """A rule of higher priority that is due within the window; "": none."""
+        until = self._now + self.engine.config.priority_window_ms
+        for rule, timer in sorted(self.state.pending.items()):
+            other = self.engine.triggers.get(rule)
+            if other is not None and other.priority > trigger.priority and timer.at <= until:
+                return rule
+        return ""
+
+    def _send(self, sent: Candidate, trigger: Trigger[Any], proposal: Proposal[Any], step: int) -> None:
         self.outcome.messages.append(
             Message(
                 at=self.at,
                 user=self.user,
-                channel=trigger.channel,
-                campaign=trigger.campaign,
+                channel=sent.channel,
+                campaign=trigger.id,
                 rule=trigger.id,
                 items=proposal.items,
-                due=due,
-                time=now,
-                expires=due + self.engine.config.expiry_ms,
+                due=sent.due,
+                time=sent.now,
+                expires=sent.due + self.engine.config_of(trigger.id).expiry_ms,
                 step=step,
             )
         )
-        earlier = self.state.sent.get(trigger.channel, ())
-        self.state.sent[trigger.channel] = (*(time for time in earlier if time > now - WEEK_MS), now)
-        self.state.campaigns[trigger.campaign] = now
+        earlier = self.state.sent.get(sent.channel, ())
+        self.state.sent[sent.channel] = (*(time for time in earlier if time > sent.now - WEEK_MS), sent.now)
+        self.state.campaigns[trigger.id] = sent.now
 
     # Events
 
@@ -275,13 +298,12 @@ class _Passage:
         counted: dict[str, int] | None = None,
         evidence: tuple[Evidence, ...] = (),
     ) -> None:
-        trigger = self.engine.triggers.get(rule)
         self.outcome.decisions.append(
             Decision(
                 at=self.at,
                 time=time,
                 user=self.user,
-                campaign=rule if trigger is None else trigger.campaign,
+                campaign=rule,
                 rule=rule,
                 step=step,
                 due=due,

@@ -7,17 +7,15 @@ it is suppressed, or until when it is held. A held candidate passes all guards a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from hashlib import blake2b
-from importlib.resources import files
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
-from stream.core.engaged import UserState
+from stream.core.engaged import UserState, zone_of
 
 if TYPE_CHECKING:
+    from stream.core.campaigns import Campaign
     from stream.settings import Settings
 
 DAY_MS = 86_400_000
@@ -41,6 +39,7 @@ class EngagementConfig:
     quiet_until: int
     holdout: int
     holdout_salt: str
+    priority_window_ms: int = 3_600_000
 
     @classmethod
     def of(cls, settings: Settings) -> EngagementConfig:
@@ -57,6 +56,20 @@ class EngagementConfig:
             quiet_until=_minutes("quiet_until", settings.quiet_until),
             holdout=round(settings.holdout_percent * BUCKETS / 100),
             holdout_salt=settings.holdout_salt,
+            priority_window_ms=_ms(settings.priority_window_s),
+        )
+
+    def of_campaign(self, campaign: Campaign | None) -> EngagementConfig:
+        """With what a campaign says of its own messages."""
+        if campaign is None:
+            return self
+        share, caps = campaign.holdout_percent, campaign.caps
+        return replace(
+            self,
+            expiry_ms=int(campaign.expires),
+            cap_day=self.cap_day if caps.day is None else caps.day,
+            cap_week=self.cap_week if caps.week is None else caps.week,
+            holdout=self.holdout if share is None else round(share * BUCKETS / 100),
         )
 
 
@@ -83,7 +96,8 @@ class Candidate:
     """A message that would be sent at ``now``, and what the guards judge by.
 
     ``due`` is when its condition came true, ``received`` when the event that let time pass was received,
-    ``untrue`` why its trigger says that it no longer holds ("": it does).
+    ``untrue`` why its trigger says that it no longer holds ("": it does), ``outranked`` by which rule ("":
+    none) that is due within the window of priority.
     """
 
     user: str
@@ -94,6 +108,7 @@ class Candidate:
     due: int
     now: int
     received: int
+    outranked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +134,7 @@ def identified(candidate: Candidate, config: EngagementConfig) -> Stop | None:
 
 def consent(candidate: Candidate, config: EngagementConfig) -> Stop | None:
     """The user granted both the channel and the purpose; who never answered has denied."""
-    channel = candidate.state.channels.get(candidate.channel)
-    purpose = candidate.state.purposes.get(candidate.purpose)
-    granted = channel is not None and channel.granted and purpose is not None and purpose.granted
+    granted = candidate.state.granted(candidate.channel, candidate.purpose)
     return None if granted else Stop("consent")
 
 
@@ -143,8 +156,8 @@ def still_true(candidate: Candidate, config: EngagementConfig) -> Stop | None:
 
 
 def priority(candidate: Candidate, config: EngagementConfig) -> Stop | None:
-    """One message a user a window. The place of it: with a single trigger nothing ranks before another."""
-    return None
+    """One message a user a window: what ranks before it, and is due within the window, goes first."""
+    return Stop("priority") if candidate.outranked else None
 
 
 def sent_within(candidate: Candidate, window_ms: int) -> int:
@@ -205,7 +218,7 @@ def quiet_end(now: int, zone: str, start: int, end: int) -> int | None:
     ``start`` and ``end`` are minutes of the local wall clock, [start, end), over midnight when start > end;
     equal: no quiet hours. An end that the spring change skips counts as if the clock had not yet changed.
     """
-    place = _zone(zone)
+    place = zone_of(zone)
     local = datetime.fromtimestamp(now // 1000, place)
     minute = local.hour * 60 + local.minute
     if not (start <= minute < end if start <= end else minute >= start or minute < end):
@@ -215,9 +228,3 @@ def quiet_end(now: int, zone: str, start: int, end: int) -> int | None:
     until = round(wall.timestamp()) * 1000
     # In the autumn the end may strike twice: past the first stroke, the second is meant.
     return until if until > now else round(wall.replace(fold=1).timestamp()) * 1000
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> tzinfo:
-    with files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as data:
-        return ZoneInfo.from_file(data, key=name)

@@ -39,7 +39,7 @@ _HALVINGS = 60
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with the ends of its confidence sequence."""
+    """A value with the ends of its interval, here of its confidence sequence."""
 
     value: float
     low: float

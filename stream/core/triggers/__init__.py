@@ -2,18 +2,27 @@
 
 A trigger is four methods without I/O or clock, and a state of its own a user. The engine keeps the states,
 sets and fires the timers, passes what a trigger proposes through the guards, and writes every outcome down.
-To add one: a module here with a class of this shape, and a line in `triggers_of`; `tests/test_engagement.py`
-runs the laws that every trigger obeys.
+A campaign makes a trigger of one of the types in `TYPES`, with its own delays and channels; its id is that of
+the campaign. To add a type: a module here with a class of this shape, and a line in `TYPES`;
+`tests/test_engagement.py` runs the laws that every trigger obeys.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from stream.core.campaigns import OTHER_PRIORITY, PRIORITIES, Campaign
 from stream.core.engaged import Seen, UserState
 from stream.core.guards import EngagementConfig
 from stream.core.triggers.abandoned_cart import AbandonedCart
-from stream.core.triggers.shape import Progress, Proposal
+from stream.core.triggers.abandoned_checkout import AbandonedCheckout
+from stream.core.triggers.birthday import Birthday
+from stream.core.triggers.post_purchase import PostPurchase
+from stream.core.triggers.replenishment import Replenishment
+from stream.core.triggers.shape import Progress, Proposal, Sequenced
+from stream.core.triggers.welcome import Welcome
+from stream.core.triggers.win_back import WinBack
 
 S = TypeVar("S", bound=Progress)
 
@@ -23,19 +32,19 @@ class Trigger(Protocol[S]):
 
     @property
     def id(self) -> str:
-        """Its name in states, decisions and messages; never renamed."""
+        """Its name in states, decisions and messages, that of its campaign; never renamed."""
 
     @property
-    def campaign(self) -> str:
-        """The campaign its messages belong to."""
-
-    @property
-    def channel(self) -> str:
-        """The channel they go out on; the user must have consented to it."""
+    def channels(self) -> tuple[str, ...]:
+        """Those its messages may go out on: the first that the user granted."""
 
     @property
     def purpose(self) -> str:
         """The purpose they serve; the user must have consented to it."""
+
+    @property
+    def priority(self) -> int:
+        """Of two that want one user at a time, the greater one has him."""
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -55,7 +64,39 @@ class Trigger(Protocol[S]):
         """When it wants `on_timer` next (ms), by its state alone; after firing, later than before or None."""
 
 
-def triggers_of(config: EngagementConfig) -> tuple[Trigger[Any], ...]:
-    """The triggers that the settings switch on."""
-    cart = AbandonedCart(config.cart_after_ms, config.cart_rest_ms)
-    return (cart,) if config.cart_enabled else ()
+TYPES: Mapping[str, type[Sequenced]] = {
+    "abandoned-cart": AbandonedCart,
+    "abandoned-checkout": AbandonedCheckout,
+    "birthday": Birthday,
+    "post-purchase": PostPurchase,
+    "replenishment": Replenishment,
+    "welcome": Welcome,
+    "win-back": WinBack,
+}
+"""Types of triggers, as campaigns name them."""
+DEFAULT = "abandoned-cart"
+"""The campaign that runs unless it is switched off, or a campaign has its id."""
+
+
+def triggers_of(config: EngagementConfig, campaigns: Sequence[Campaign] = ()) -> tuple[Trigger[Any], ...]:
+    """Those of the campaigns that are enabled, and of the default one."""
+    made = [_made(campaign) for campaign in campaigns if campaign.enabled]
+    if not config.cart_enabled or any(campaign.id == DEFAULT for campaign in campaigns):
+        return tuple(made)
+    usual = AbandonedCart(
+        DEFAULT, ("email",), "personalisation", PRIORITIES[DEFAULT], config.cart_after_ms, config.cart_rest_ms
+    )
+    return (usual, *made)
+
+
+def _made(campaign: Campaign) -> Trigger[Any]:
+    kind = TYPES[campaign.trigger.type]
+    return kind(
+        campaign.id,
+        campaign.channels,
+        campaign.purpose,
+        OTHER_PRIORITY if campaign.priority is None else campaign.priority,
+        tuple(map(int, campaign.steps)) or kind.usual_ms,
+        int(campaign.rest),
+        **kind.options(campaign.trigger.parameters),
+    )

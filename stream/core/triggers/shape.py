@@ -1,13 +1,18 @@
-"""What a trigger's state and its proposals look like."""
+"""What a trigger's state and its proposals look like, and the sequences that most triggers are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
+from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
@@ -31,3 +36,91 @@ class Proposal(Generic[S]):
     if_sent: S
     if_not: S
     untrue: str = ""
+
+
+class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A trigger that is told nothing."""
+
+
+class Sequence(Progress, frozen=True, array_like=True):
+    """A sequence: what its clock runs from, and when its first nudge was sent (0: none)."""
+
+    anchor: int = 0
+    began: int = 0
+
+
+@dataclass(frozen=True)
+class Sequenced:
+    """A trigger that sends nudges one after the other, each a delay after its anchor. Base of most.
+
+    What a campaign says of it: ``id``, ``channels`` (the first that the user granted is taken), ``purpose``,
+    ``priority``, ``after_ms`` the delays of its steps, ``rest_ms`` how long it rests after a nudge before a
+    new sequence may begin. Subclasses say what the anchor is, and what a nudge is about.
+    """
+
+    id: str
+    channels: tuple[str, ...]
+    purpose: str
+    priority: int
+    after_ms: tuple[int, ...]
+    rest_ms: int
+
+    kinds: ClassVar[frozenset[str]]
+    state: ClassVar[type[Sequence]] = Sequence
+    parameters: ClassVar[type[msgspec.Struct]] = NoParameters
+    usual_ms: ClassVar[tuple[int, ...]]
+    """The delays of a campaign that names none."""
+
+    @classmethod
+    def options(cls, parameters: Any) -> dict[str, Any]:
+        """What its parameters say of the fields of a subclass."""
+        return {}
+
+    def anchor(self, user: UserState, seen: Seen) -> int:
+        """What the clock runs from, in ms; 0: there is nothing to say."""
+        raise NotImplementedError
+
+    def about(self, own: Sequence, user: UserState) -> tuple[tuple[NudgeItem, ...], tuple[Evidence, ...]]:
+        """The items of a nudge, and the events it rests on."""
+        raise NotImplementedError
+
+    def on_event(self, own: Sequence, user: UserState, seen: Seen) -> Sequence:
+        """The clock runs from the anchor; a moved anchor puts off what is left of a sequence that runs."""
+        anchor = self.anchor(user, seen)
+        if not anchor:
+            return self.state()
+        if anchor == own.anchor:
+            return own
+        runs = own.began > 0 and own.step < len(self.after_ms)
+        return replace(own, anchor=anchor) if runs else self.state(anchor=anchor)
+
+    def on_timer(self, own: Sequence, user: UserState, now: int) -> Proposal[Sequence]:
+        """The next nudge. While the campaign rests, no new sequence begins."""
+        last = user.campaigns.get(self.id)
+        rests = not own.began and last is not None and now < last + self.rest_ms
+        items, evidence = self.about(own, user)
+        return Proposal(
+            items=items,
+            evidence=evidence,
+            if_sent=replace(own, step=own.step + 1, began=own.began or now),
+            if_not=replace(own, step=len(self.after_ms) if rests else own.step + 1),
+            untrue="rest" if rests else "",
+        )
+
+    def next_timer(self, own: Sequence) -> int | None:
+        """The delay of the next step, after the anchor or the first nudge, whichever is later.
+
+        Else the cap of one a day would always swallow the second nudge of a cart at 24 h.
+        """
+        if not own.anchor or own.step >= len(self.after_ms):
+            return None
+        return max(own.anchor, own.began) + self.after_ms[own.step]
+
+
+def cart_of(user: UserState) -> tuple[tuple[NudgeItem, ...], tuple[Evidence, ...]]:
+    """The cart as it stands, newest item first, and when each item was put in."""
+    lines = sorted(user.cart.items(), key=lambda line: (-line[1].time, line[0]))
+    return (
+        tuple(NudgeItem(item, line.price, line.quantity) for item, line in lines),
+        tuple(Evidence("add_to_cart", line.time, item) for item, line in lines),
+    )

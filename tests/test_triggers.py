@@ -1,0 +1,342 @@
+"""Triggers besides the abandoned cart, as tables a marketer can read; `tests/scenarios.py` explains them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stream.core.triggers import TYPES
+from tests.scenarios import campaign, check
+
+OPEN: dict[str, Any] = {"cart_enabled": False, "cap_day": 100, "cap_week": 100}
+"""The default campaign off, no caps: what the trigger alone does."""
+
+CHECKOUT = {
+    "half an hour after a checkout without an order, not a millisecond earlier": """
+        10:00         | consent  |
+        10:05         | add A    |
+        10:10         | checkout A |
+        10:39:59.999  | clock    |
+        10:40         | clock    | sent 1: A
+        2 10:39:59.999 | clock   |
+        2 10:40       | clock    | sent 2: A
+        9 12:00       | clock    |
+    """,
+    "an order cancels": """
+        10:00  | consent  |
+        10:05  | add A    |
+        10:10  | checkout A |
+        10:30  | buy A    | cancelled 1 purchase
+        10:40  | clock    |
+    """,
+    "a late order cancels": """
+        10:00  | consent  |
+        10:05  | add A    |
+        10:10  | checkout A |
+        10:39  | buy A of 10:12 | cancelled 1 purchase
+        10:40  | clock    |
+    """,
+    "a cart that is changed after it has its own trigger": """
+        10:00  | consent  |
+        10:05  | add A    |
+        10:10  | checkout A |
+        10:20  | add B    | cancelled 1 add_to_cart
+        10:40  | clock    |
+    """,
+    "another checkout begins the wait anew": """
+        10:00  | consent  |
+        10:05  | add A    |
+        10:10  | checkout A |
+        10:30  | checkout A |
+        10:40  | clock    |
+        11:00  | clock    | sent 1: A
+    """,
+    "a checkout of nothing that is in the cart is none": """
+        10:00  | consent  |
+        10:10  | checkout A |
+        10:40  | clock    |
+    """,
+}
+
+WELCOME = {
+    "at once, after a day and after three": """
+        1 10:00         | consent |
+        1 10:00         | clock   | sent 1:
+        2 09:59:59.999  | clock   |
+        2 10:00         | clock   | sent 2:
+        4 10:00         | clock   | sent 3:
+        9 10:00         | consent |
+        9 10:01         | clock   |
+    """,
+    "an order ends it": """
+        1 10:00  | consent |
+        1 10:00  | clock   | sent 1:
+        1 12:00  | buy A   | cancelled 2 purchase
+        2 10:00  | clock   |
+    """,
+    "only once, also after consent was taken back and given again": """
+        1 10:00  | consent |
+        1 10:00  | clock   | sent 1:
+        1 11:00  | refuse  |
+        2 10:00  | clock   | suppressed 2 consent
+        2 11:00  | consent |
+        4 10:00  | clock   | sent 3:
+    """,
+    "not for whom nobody may write to": """
+        1 10:00  | refuse |
+        1 10:00  | clock  |
+        1 12:00  | zone Europe/Berlin |
+        2 10:00  | clock  |
+    """,
+    "whoever is forgotten is new again": """
+        1 10:00  | consent |
+        1 10:00  | clock   | sent 1:
+        1 11:00  | forget  | cancelled 2 forget
+        1 12:00  | consent |
+        1 12:00  | clock   | sent 1:
+    """,
+}
+
+WIN_BACK = {
+    "sixty days after the last order": """
+        1 10:00          | consent |
+        1 10:05          | buy A   |
+        61 10:04:59.999  | clock   |
+        61 10:05         | clock   | sent 1:
+        75 10:05         | clock   | sent 2:
+        89 10:05         | clock   | sent 3:
+        400 10:05        | clock   |
+    """,
+    "an order begins the wait anew": """
+        1 10:00   | consent |
+        1 10:05   | buy A   |
+        61 10:04  | buy B   |
+        61 10:05  | clock   |
+        181 10:01 | clock   |
+        181 10:02 | clock   | sent 1:
+    """,
+    "twice the usual gap, for whoever orders seldom": """
+        1 10:00    | consent |
+        1 10:05    | buy A   |
+        41 10:05   | buy A   |
+        81 10:05   | buy A   |
+        141 10:05  | clock   |
+        161 10:04:59.999 | clock |
+        161 10:05  | clock   | sent 1:
+    """,
+    "an order that comes late counts at its own time": """
+        1 10:00   | consent |
+        1 10:05   | buy A   |
+        30 10:00  | buy B of 2 10:05 |
+        61 10:05  | clock   |
+        62 10:05  | clock   | sent 1:
+    """,
+}
+
+POST_PURCHASE = {
+    "a week after an order, with what was ordered": """
+        1 10:00         | consent   |
+        1 10:05         | buy A B x2 |
+        8 10:04:59.999  | clock     |
+        8 10:05         | clock     | sent 1: A B
+        30 10:05        | clock     |
+    """,
+    "a refund cancels": """
+        1 10:00  | consent |
+        1 10:05  | buy A   |
+        3 10:05  | refund  | cancelled 1 refund
+        8 10:05  | clock   |
+    """,
+    "another order puts it off": """
+        1 10:00  | consent |
+        1 10:05  | buy A   |
+        3 10:05  | buy B   |
+        8 10:05  | clock   |
+        10 10:05 | clock   | sent 1: B
+    """,
+    "no second one while the campaign rests": """
+        1 10:00   | consent |
+        1 10:05   | buy A   |
+        8 10:05   | clock   | sent 1: A
+        8 10:06   | buy B   |
+        15 10:06  | clock   | sent 1: B
+    """,
+}
+
+REPLENISHMENT = {
+    "four tenths before the gap is over, and at its upper quartile": """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        31 12:00  | buy A   |
+        39 11:59:59.999 | clock |
+        39 12:00  | clock   | sent 1: A
+        41 12:00  | clock   | sent 1: A
+        90 12:00  | clock   |
+    """,
+    "three purchases are too few": """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        60 12:00  | clock   |
+    """,
+    "buying it again cancels": """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        31 12:00  | buy A   |
+        38 12:00  | buy A   |
+        39 12:00  | clock   |
+        46 12:00  | clock   | sent 1: A
+    """,
+    "what is due together is one message": """
+        1 10:00   | consent |
+        1 12:00   | buy A B |
+        11 12:00  | buy A B |
+        21 12:00  | buy A B |
+        31 12:00  | buy A B |
+        39 12:00  | clock   | sent 1: A B
+        41 12:00  | clock   | sent 1: A B
+    """,
+}
+
+BIRTHDAY = {
+    "at nine, every year": """
+        1 10:00   | consent |
+        1 10:05   | prefer birthday 1990-03-06 |
+        3 08:59:59.999 | clock |
+        3 09:00   | clock   | sent 1:
+        368 09:00 | clock   | sent 1:
+    """,
+    "in the morning of where he is": """
+        1 10:00   | consent |
+        1 10:05   | prefer birthday 03-06 |
+        1 10:10   | zone America/New_York |
+        3 13:59:59.999 | clock |
+        3 14:00   | clock   | sent 1:
+    """,
+    "what is no day is none": """
+        1 10:00  | consent |
+        1 10:05  | prefer birthday 02-30 |
+        1 10:05  | prefer birthday soon |
+        300 09:00 | clock |
+    """,
+    "another answer takes its place": """
+        1 10:00  | consent |
+        1 10:05  | prefer birthday 03-06 |
+        1 10:06  | prefer birthday 03-07 |
+        3 09:00  | clock   |
+        4 09:00  | clock   | sent 1:
+    """,
+}
+
+ALL = {
+    "abandoned-checkout": CHECKOUT, "welcome": WELCOME, "win-back": WIN_BACK, "post-purchase": POST_PURCHASE,
+    "replenishment": REPLENISHMENT, "birthday": BIRTHDAY,
+}  # fmt: skip
+
+
+def test_every_trigger_has_its_tables() -> None:
+    assert set(ALL) | {"abandoned-cart"} == set(TYPES)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, tables in ALL.items() for name in tables])
+def test_it_does_what_its_table_says(kind: str, name: str) -> None:
+    check(ALL[kind][name], campaigns=[campaign(kind, expires="500d")], **OPEN)
+
+
+def test_born_on_a_leap_day() -> None:
+    table = """
+        1 10:00  | consent |
+        1 10:05  | prefer birthday 02-29 |
+        2 09:00  | clock   |
+        3 09:00  | clock   | sent 1:
+    """
+    check(table, "2025-02-27", [campaign("birthday", expires="500d")], **OPEN)
+
+
+# What a campaign says
+
+
+def test_a_nudge_gives_way_to_one_of_higher_priority_that_is_due_within_the_hour() -> None:
+    given = [
+        campaign("abandoned-checkout", expires="30d"),
+        campaign("win-back", trigger={"lapse": "1d"}, steps=["0s"], expires="30d"),
+    ]
+    gives_way = """
+        1 10:00  | consent    |
+        1 10:05  | buy A      |
+        2 09:00  | add B      |
+        2 09:45  | checkout B |
+        2 10:05  | clock      | suppressed 1 priority
+        2 10:15  | clock      | sent 1: B
+    """
+    comes_after = """
+        1 10:00  | consent    |
+        1 10:05  | buy A      |
+        2 09:00  | add B      |
+        2 09:20  | checkout B |
+        2 09:50  | clock      | sent 1: B
+        2 10:05  | clock      | sent 1:
+    """
+    check(gives_way, campaigns=given, **OPEN)
+    check(comes_after, campaigns=given, **OPEN)
+
+
+def test_a_campaign_runs_within_its_window_alone() -> None:
+    window = {"from": "2024-03-04T10:45:00Z", "until": "2024-03-04T11:00:00Z"}
+    outside, inside = "suppressed 1 window", "sent 1: A"
+    for checkout, verdict in (("10:14", outside), ("10:15", inside), ("10:29", inside), ("10:30", outside)):
+        table = f"""
+            10:00         | consent  |
+            10:05         | add A    |
+            {checkout}    | checkout A |
+            11:30         | clock    | {verdict}
+        """
+        given = campaign("abandoned-checkout", window=window, steps=["30m"], expires="30d")
+        check(table, campaigns=[given], **OPEN)
+
+
+def test_its_first_channel_that_the_user_granted_is_taken() -> None:
+    table = """
+        10:00  | consent  |
+        10:05  | add A    |
+        10:10  | checkout A |
+        10:40  | clock    | sent 1: A
+    """
+    given = campaign("abandoned-checkout", channels=["push", "email"], expires="30d")
+    shop = check(table, campaigns=[given], **OPEN)
+    assert [message.channel for message in shop.messages] == ["email"]
+
+
+def test_its_caps_expiry_and_holdout_are_its_own() -> None:
+    table = """
+        1 10:00  | consent  |
+        1 10:05  | add A    |
+        1 10:10  | checkout A |
+        1 10:40  | clock    | {}
+    """
+    for fields, verdict in (
+        ({"holdout_percent": 100}, "suppressed 1 holdout"),
+        ({"caps": {"day": 1, "week": 1}}, "sent 1: A"),
+        ({"expires": "1m"}, "sent 1: A"),
+    ):
+        shop = check(table.format(verdict), campaigns=[campaign("abandoned-checkout", **fields)], **OPEN)
+        for message in shop.messages:
+            assert message.expires == message.due + (60_000 if "expires" in fields else 86_400_000)
+
+
+def test_a_campaign_with_the_default_ones_id_takes_its_place() -> None:
+    table = """
+        10:00  | consent |
+        10:05  | add A   |
+        10:15  | clock   | sent 1: A
+        10:50  | clock   |
+    """
+    check(table, campaigns=[campaign("abandoned-cart", steps=["10m"])], cap_day=9)
+    off = table.replace("sent 1: A", "")
+    check(off, campaigns=[campaign("abandoned-cart", enabled=False)], cap_day=9)
