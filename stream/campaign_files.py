@@ -70,6 +70,30 @@ def load(place: Path, registry: Registry = TRIGGERS) -> list[Loaded]:
     return [*_distinct(found), *(_misnamed(path) for path in sorted(place.glob("*.yml")))]
 
 
+def running(folder: str) -> list[Campaign]:
+    """The campaigns of a worker; none without a folder. Raises OSError, ValueError with every problem."""
+    if not folder:
+        return []
+    found = load(Path(folder))
+    told = [problem.message for each in found for problem in each.problems]
+    for each in found:
+        if each.campaign is not None:
+            told += [f"{each.file}: {name} does not run yet: leave it out" for name in _ahead(each.campaign)]
+    if told:
+        raise ValueError("\n".join(told))
+    return [each.campaign for each in found if each.campaign is not None]
+
+
+def _ahead(campaign: Campaign) -> Iterator[str]:
+    """What may be written, but is not carried out."""
+    if campaign.audience is not None:
+        yield "audience"
+    if campaign.coupon is not None:
+        yield "coupon"
+    if campaign.budget != campaigns.Budget():
+        yield "budget"
+
+
 def load_file(path: Path, registry: Registry = TRIGGERS) -> Loaded:
     """The campaign of a file. Raises OSError."""
     with path.open("rb") as opened:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from state.keys import Keys
 from stream import letters
+from stream.campaign_files import running
 from stream.codec import Limits, Record
 from stream.core.engagement import Engine
 from stream.core.items import Items
@@ -34,7 +35,7 @@ class Contexts:
             items,
             follower,
             counting,
-            Engine.of(settings),
+            Engine.of(settings, running(settings.campaigns)),
             limits,
             signing_key,
             part_of,

@@ -387,6 +387,9 @@ class Settings(BaseSettings):
     )
 
     # Engagement
+    campaigns: str = Field(
+        "", description="Folder of the campaign files that run beside the default one (`docs/engagement.md`)."
+    )
     cart_enabled: bool = Field(True, description="The default campaign `abandoned-cart` is on.")
     cart_after_s: list[float] = Field(
         default_factory=lambda: [45 * 60.0, DAY_S],

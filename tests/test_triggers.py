@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from stream.campaign_files import running
+from stream.core.campaigns import Duration
+from stream.core.engagement import Engine
 from stream.core.triggers import TYPES
+from stream.core.triggers.shape import DAY_MS
+from stream.core.triggers.win_back import WinBack
+from stream.settings import Settings
 from tests.scenarios import campaign, check
 
 OPEN: dict[str, Any] = {"cart_enabled": False, "cap_day": 100, "cap_week": 100}
@@ -340,3 +348,41 @@ def test_a_campaign_with_the_default_ones_id_takes_its_place() -> None:
     check(table, campaigns=[campaign("abandoned-cart", steps=["10m"])], cap_day=9)
     off = table.replace("sent 1: A", "")
     check(off, campaigns=[campaign("abandoned-cart", enabled=False)], cap_day=9)
+
+
+# What people read, and what a worker runs
+
+
+def test_the_page_tells_every_trigger_with_its_delays_and_parameters() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "engagement.md").read_text()
+    for name, kind in TYPES.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        columns = [column.strip() for column in row.strip("|").split("|")]
+        assert columns[2] == (", ".join(str(Duration(each)) for each in kind.usual_ms) or "its own")
+        usual = msgspec.structs.asdict(kind.parameters())
+        assert columns[5] == ", ".join(f"`{field}: {value}`" for field, value in usual.items())
+
+
+def test_a_worker_runs_the_files_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "back.yaml").write_text(
+        "id: back\ntrigger: {type: win-back, lapse: 30d}\nmessage: {template: back}\n"
+    )
+    (campaign_,) = running(str(tmp_path))
+    trigger = Engine.of(Settings(), [campaign_]).triggers["back"]
+    assert trigger == WinBack(
+        "back", ("email",), "personalisation", 30, WinBack.usual_ms, 7 * DAY_MS, lapse_ms=30 * DAY_MS
+    )
+    assert running("") == []
+
+
+def test_what_does_not_run_yet_is_refused(tmp_path: Path) -> None:
+    head = "trigger: {type: win-back}\nmessage: {template: back}\n"
+    (tmp_path / "a.yaml").write_text(f"id: a\n{head}audience: [loyal]\nbudget: {{coupons: 3}}\n")
+    (tmp_path / "b.yaml").write_text(f"id: b\n{head}coupon: {{pool: spring}}\nsteps: [2d, 1d]\n")
+    with pytest.raises(ValueError) as told:
+        running(str(tmp_path))
+    assert [line.removeprefix(f"{tmp_path}/") for line in str(told.value).splitlines()] == [
+        "b.yaml:5: steps[1]: 1d comes before 2d: give rising delays, such as [45m, 24h]",
+        "a.yaml: audience does not run yet: leave it out",
+        "a.yaml: budget does not run yet: leave it out",
+    ]
