@@ -1,19 +1,19 @@
 """Lift: what messages add, by comparing users who may get them with those held out. Pure.
 
-One holdout for all lists and nudges (`stream.core.guards.bucket`, a hash of user and salt) is the coin toss of
-an experiment that always runs. Users are compared **by intention to treat**, as they were drawn:
+One holdout for all lists and nudges (`stream.core.guards.bucket`, a hash of user and salt) is the coin toss
+of an experiment that always runs. Users are compared **by intention to treat**, as they were drawn:
 
 * A user enters with his first *eligible* decision: one that came as far as the guard `holdout`. What objects
-  before it (`expired`, `identified`, `consent`) objects to both groups alike, and a cancelled nudge met no guard.
+  before it (`expired`, `identified`, `consent`) objects to both groups alike; a cancelled nudge met no guard.
 * Of the **holdout** is whose first eligible decision was suppressed by `holdout`; **treated** is everybody
   else: sent, held, or suppressed by a later guard (the trigger's own condition, priority, cap, quiet hours,
   budget). Those who got no message stay in: nobody knows who of the holdout would have got none either.
 * He counts once, with what he buys within the window after that decision, (time, time + window]. He
-  **converted** if he bought at all; users who bought nothing count with revenue 0. Refunds are not taken off.
+  **converted** if he bought at all; who bought nothing counts with revenue 0. Refunds are not taken off.
 
-By campaign, a user enters with his first eligible decision of the campaign; in all, with his first one of any:
+By campaign, a user enters with his first eligible decision of the campaign; in all, with his first of any:
 campaigns do not add up, since a user may be in several. In all, the groups differ by the coin alone. By
-campaign they may differ by what *other* campaigns did before: whom a message made buy leaves no cart behind.
+campaign they may differ by what *other* campaigns did before: whom one made buy leaves no cart behind.
 
 Sums are integers (cents), so those of partitions add up exactly in any order. Intervals are of 95 %, at one
 look: who looks daily and stops when he likes what he sees errs more often.
@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 
 from scipy.special import bdtr, bdtrc, chdtrc, stdtrit
 
-from stream.core.guards import GUARDS, holdout
+from stream.core.guards import DAY_MS, GUARDS, holdout
 from stream.core.sequential import Estimate
 
 ALL = ""
@@ -87,7 +87,7 @@ class Tally:
 
     @property
     def variance(self) -> float:
-        """Variance of the users' revenue in cents², unbiased; 0 with fewer than two users. Exact until divided."""
+        """Unbiased variance of the users' revenue, in cents²; 0 with fewer than two users. One rounding."""
         n = self.users
         return (n * self.squares - self.revenue**2) / (n * (n - 1)) if n > 1 else 0.0
 
@@ -122,8 +122,8 @@ def tallies(
     """The sums by campaign (or rule), and under `ALL` those of all together. About 3 µs a decision.
 
     Both in any order; decisions told twice change nothing, purchases told twice count twice. All of a user's
-    must be given at once: parts of the users can be merged, parts of the time cannot. Windows still open count
-    with what they have so far, the same for both groups; to leave them out, leave out their decisions.
+    must be given at once: parts of the users can be merged, parts of the time cannot. Windows still open
+    count with what they have so far, in both groups alike; to leave them out, leave out their decisions.
     """
     entered = _entries(decisions, by)
     bought = _bought(purchases, entered.get(ALL, ()))
@@ -187,7 +187,7 @@ class Lift:
     ``difference`` is of conversion rates, treated less holdout; ``relative`` the same as a share of the
     holdout's rate (None: nobody of it converted). ``per_user`` is incremental revenue a treated user and
     ``in_total`` that times the treated users, both in the shop's currency. ``detectable``: a true difference
-    of this size would be found 80 times of 100 (None: nobody converted). ``split_p`` is the probability of a
+    of this size would be found about 80 times of 100 (None: unknown). ``split_p`` is the probability of a
     split at least so far from the configured one; below `SPLIT_ALARM` ``broken``: do not trust the rest.
     """
 
@@ -283,11 +283,12 @@ def newcombe(a: int, n_a: int, b: int, n_b: int) -> Estimate:
 
 
 def welch(a: Tally, b: Tally) -> Estimate:
-    """The difference of mean revenue a user, a − b, in cents, with its 95 % interval (Welch, Biometrika 1947).
+    """The difference of mean revenue a user, a − b, in cents, with its 95 % interval (Welch's t).
 
-    Variances may differ. It assumes independent users and means that are about normal: revenue is mostly zeros
-    and has a long tail, so the smaller group should have some fifty buyers. A group that shows no variance
-    (nobody bought, or one user) says nothing about how far its mean may be off: then the ends are infinite.
+    Welch, Biometrika 1947. Variances may differ. It assumes independent users and means that are about
+    normal: revenue is mostly zeros with a long tail, so the smaller group should have some fifty buyers. A
+    group without variance (nobody bought, or one user) does not tell how far its mean may be off: then the
+    ends are infinite.
     """
     value = a.mean - b.mean if a.users and b.users else 0.0
     if not a.variance or not b.variance:
@@ -301,9 +302,10 @@ def welch(a: Tally, b: Tally) -> Estimate:
 def detectable(converters: int, n_a: int, n_b: int) -> float | None:
     """The difference of rates found with a power of 80 % at a level of 5 %, two-sided; None: unknown.
 
-    (z₀.₉₇₅ + z₀.₈) times its standard error at the rate of both groups together (Bloom, Evaluation Review 1995).
+    (z₀.₉₇₅ + z₀.₈) times its standard error at the rate of both groups together (Bloom, Evaluation Review
+    1995); unknown while nobody, or everybody, converted.
     """
-    if not n_a or not n_b or not converters:
+    if not n_a or not n_b or not 0 < converters < n_a + n_b:
         return None
     rate = converters / (n_a + n_b)
     return (_Z + _Z_POWER) * sqrt(rate * (1 - rate) * (1 / n_a + 1 / n_b))
@@ -312,8 +314,8 @@ def detectable(converters: int, n_a: int, n_b: int) -> float | None:
 def split(treated: int, held: int, share: float) -> float:
     """The p-value of the split when each user is held out with probability ``share``: the sample-ratio check.
 
-    Chi-square with one degree of freedom (Fabijan et al., KDD 2019); with fewer than `FEW` users expected in a
-    group, twice the smaller tail of the binomial distribution. Raises ValueError unless 0 ≤ share ≤ 1.
+    Chi-square with one degree of freedom (Fabijan et al., KDD 2019); with fewer than `FEW` users expected in
+    a group, twice the smaller tail of the binomial distribution. Raises ValueError unless 0 ≤ share ≤ 1.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the held-out share is {share}, not between 0 and 1")
@@ -331,8 +333,8 @@ def sentence(lift: Lift, share: float, window_ms: int) -> str:
     treated, held = lift.treated, lift.holdout
     if lift.broken:
         return (
-            f"Do not trust these figures: {held.users:,} of {treated.users + held.users:,} users are held out, "
-            f"which does not fit the configured {share:.2%}; look for what loses users or decisions."
+            f"Do not trust these figures: {held.users:,} of {treated.users + held.users:,} users are held "
+            f"out, which does not fit the configured {share:.2%}. Were share and salt the same all the time?"
         )
     if not held.users or not treated.users:
         missing = "held out" if treated.users else "who may get messages"
@@ -341,26 +343,22 @@ def sentence(lift: Lift, share: float, window_ms: int) -> str:
 
 
 def _bought_words(lift: Lift, window_ms: int) -> str:
-    rates = lift.treated.conversion.value, lift.holdout.conversion.value
+    treated, held = lift.treated, lift.holdout
     return (
-        f"Within {window_ms / 86_400_000:g} days {rates[0]:.2%} of {lift.treated.users:,} users who may get messages "
-        f"bought, and {rates[1]:.2%} of {lift.holdout.users:,} held out: {_verdict(lift)}."
+        f"Within {window_ms / DAY_MS:g} days {treated.conversion.value:.2%} of {treated.users:,} users who "
+        f"may get messages bought, and {held.conversion.value:.2%} of {held.users:,} held out: "
+        f"{_verdict(lift)}."
     )
 
 
 def _verdict(lift: Lift) -> str:
-    points = Estimate(
-        *(100 * end for end in (lift.difference.value, lift.difference.low, lift.difference.high))
-    )
+    points = _times(lift.difference, 100)
     told = f"{points.value:+.2f} percentage points ({points.low:+.2f} to {points.high:+.2f})"
-    if points.low <= 0 <= points.high:
-        least = (
-            ""
-            if lift.detectable is None
-            else f"; a difference would have to be about {100 * lift.detectable:.2f}"
-        )
-        return f"{told}, which may be chance{least}"
-    return f"{told}, more than chance explains"
+    if not points.low <= 0 <= points.high:
+        return f"{told}, more than chance explains"
+    if lift.detectable is None:
+        return f"{told}, which may be chance"
+    return f"{told}, which may be chance: among so few, {100 * lift.detectable:.2f} would be found reliably"
 
 
 def _revenue_words(lift: Lift) -> str:
