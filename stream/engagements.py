@@ -93,7 +93,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
 
 
 class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A record's value on `decisions`: why a nudge was sent, held, suppressed or cancelled."""
+    """A record's value on `decisions`: why a nudge was sent, held, suppressed, cancelled or revoked."""
 
     id: Id
     time: Time
@@ -102,7 +102,7 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rule: Text
     step: Step
     due: Time
-    outcome: Literal["sent", "held", "suppressed", "cancelled"]
+    outcome: Literal["sent", "held", "suppressed", "cancelled", "revoked"]
     reason: Annotated[str, Meta(description="Empty when sent; the guard; the event that cancelled.")]
     counters: dict[str, int]
     evidence: list[Evidence]

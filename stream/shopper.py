@@ -411,15 +411,12 @@ class Shopper:
             yield Output("", None, told, view=context.keys.cart(name), expires_s=0 if cart else 86_400)
 
     def _messages(self, result: Result, columns: Columns) -> Iterable[Output]:
-        for kind, topic, said in (
-            ("nudge", ENGAGEMENTS, result.messages),
-            ("decision", DECISIONS, result.decisions),
-        ):
-            running: dict[int, int] = {}
+        running: dict[tuple[int, str], int] = {}
+        for topic, said in ((ENGAGEMENTS, result.messages), (DECISIONS, result.decisions)):
             for one in said:
-                n = running[one.at] = running.get(one.at, -1) + 1
+                n = running[one.at, one.kind] = running.get((one.at, one.kind), -1) + 1
                 offset, index = int(columns.offset[one.at]), int(columns.index[one.at])
-                identity = message_id(self.partition, offset, index, kind, n)
+                identity = message_id(self.partition, offset, index, one.kind, n)
                 yield Output(topic.name, one.user.encode(), one.json(identity))
 
     def _mail(self, result: Result) -> list[tuple[int, Output]]:

@@ -32,6 +32,7 @@ import numpy as np
 
 from stream.core.campaigns import Campaign, read
 from stream.core.engagement import Clock, Decision, Engine, Message, Outcome, Seen, UserState, run
+from stream.core.messages import Revoke
 from stream.core.triggers import TYPES
 from stream.events import Event
 from stream.settings import Settings
@@ -155,6 +156,7 @@ class Shop:
         self.watermark = 0
         self.events = 0
         self.messages: list[Message] = []
+        self.revokes: list[Revoke] = []
         self.decisions: list[Decision] = []
 
     def play(self, log: Sequence[Happening]) -> None:
@@ -185,7 +187,11 @@ class Shop:
             self.alarms.pop(user, None)
             if due is not None:
                 self.alarms[user] = due
-        self.messages += [replace(one, at=one.at + self.events) for one in outcome.messages]
+        for one in outcome.messages:
+            if isinstance(one, Message):
+                self.messages.append(replace(one, at=one.at + self.events))
+            else:
+                self.revokes.append(replace(one, at=one.at + self.events))
         self.decisions += [replace(one, at=one.at + self.events) for one in outcome.decisions]
 
 

@@ -250,7 +250,8 @@ def test_a_message_says_what_and_when() -> None:
         '{"id":"3-14-0-nudge-0","type":"nudge","user":"shopper","channel":"email","campaign":"abandoned-cart",'
         '"rule":"abandoned-cart","items":[{"item":"A","price":8.5,"quantity":4},'
         '{"item":"B","price":5.0,"quantity":2},{"item":"C","price":null,"quantity":1}],'
-        f'"due":{ms("10:52")},"time":{ms("10:52:00.250")},"expires":{ms("2 10:52")},"step":1}}'
+        f'"due":{ms("10:52")},"time":{ms("10:52:00.250")},"expires":{ms("2 10:52")},"step":1,'
+        f'"revoke_key":"abandoned-cart-1-{ms("10:52")}-shopper"}}'
     )
     assert decision.json("3-14-0-decision-0").decode() == (
         f'{{"id":"3-14-0-decision-0","time":{ms("10:52:00.250")},"user":"shopper","campaign":"abandoned-cart",'

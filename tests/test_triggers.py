@@ -8,12 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from stream import engagements
 from stream.campaign_files import running
 from stream.core.campaigns import Duration
 from stream.core.engagement import Engine
+from stream.core.messages import revoke_key
 from stream.core.triggers import TYPES
 from stream.core.triggers.shape import DAY_MS
 from stream.core.triggers.win_back import WinBack
+from stream.engagements import read_engagement
 from stream.settings import Settings
 from tests.scenarios import campaign, check
 
@@ -265,6 +268,69 @@ def test_born_on_a_leap_day() -> None:
         3 09:00  | clock   | sent 1:
     """
     check(table, "2025-02-27", [campaign("birthday", expires="500d")], **OPEN)
+
+
+# Revocation
+
+REVOKED = {
+    "an order from before the nudge takes it back, once": ("abandoned-checkout", """
+        10:00  | consent    |
+        10:05  | add A      |
+        10:10  | checkout A |
+        10:40  | clock      | sent 1: A
+        10:50  | buy A of 10:39 | revoked 1 purchase; cancelled 2 purchase
+        10:51  | buy A of 10:38 |
+    """, 1),
+    "an order at the very time is from before it": ("abandoned-checkout", """
+        10:00  | consent    |
+        10:05  | add A      |
+        10:10  | checkout A |
+        10:40  | clock      | sent 1: A
+        10:50  | buy A of 10:40 | revoked 1 purchase; cancelled 2 purchase
+    """, 1),
+    "an order after it does not: it did what it was for": ("abandoned-checkout", """
+        10:00  | consent    |
+        10:05  | add A      |
+        10:10  | checkout A |
+        10:40  | clock      | sent 1: A
+        10:50  | buy A      | cancelled 2 purchase
+    """, 0),
+    "nor does one that comes later than three days": ("win-back", """
+        1 10:00   | consent |
+        1 10:05   | buy A   |
+        61 10:05  | clock   | sent 1:
+        75 10:05  | clock   | sent 2:
+        76 10:00  | buy B of 60 10:00 | revoked 2 purchase
+    """, 1),
+    "what runs out is revoked by its own items alone": ("replenishment", """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        31 12:00  | buy A   |
+        39 12:00  | clock   | sent 1: A
+        39 13:00  | buy B of 39 11:00 |
+        39 14:00  | buy A of 39 11:00 | revoked 1 purchase
+    """, 1),
+    "thanks for an order are not": ("post-purchase", """
+        1 10:00  | consent   |
+        1 10:05  | buy A     |
+        8 10:05  | clock     | sent 1: A
+        8 11:00  | buy B of 8 09:00 |
+    """, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REVOKED)
+def test_late_orders_revoke(name: str) -> None:
+    kind, table, revokes = REVOKED[name]
+    shop = check(table, campaigns=[campaign(kind, expires="500d")], **OPEN)
+    assert len(shop.revokes) == revokes
+    keys = {revoke_key(message) for message in shop.messages}
+    assert {revoke_key(revoke) for revoke in shop.revokes} <= keys
+    for revoke in shop.revokes:
+        said = read_engagement(revoke.json("0-1-0-revoke-0"))
+        assert isinstance(said, engagements.Revoke) and said.revoke_key in keys
 
 
 # What a campaign says

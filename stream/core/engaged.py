@@ -27,6 +27,9 @@ CONSENT_NAMES = 16
 PREFERENCES, VALUES, VALUE_LENGTH = 32, 16, 256
 """Attributes a user may prefer, values of each, and characters of a value; what is more is not kept."""
 
+NUDGED, REVOCABLE_MS = 8, 3 * 86_400_000
+"""Sent nudges that are kept, and for how long, in case an order from before them comes late."""
+
 _FORMAT = 1
 _Value = str | int | float | bool | list[str]
 
@@ -72,6 +75,17 @@ class Preference(msgspec.Struct, frozen=True, array_like=True):
     time: int
 
 
+class Nudged(msgspec.Struct, frozen=True, array_like=True):
+    """A nudge that was sent, and may be revoked: what, when it was sent, and the items it was about."""
+
+    rule: str
+    channel: str
+    step: int
+    due: int
+    time: int
+    items: tuple[str, ...] = ()
+
+
 class UserState(msgspec.Struct, array_like=True):
     """Everything engagement knows of one user. 0 stands for "never" in times.
 
@@ -79,7 +93,8 @@ class UserState(msgspec.Struct, array_like=True):
     order was last placed. By trigger: ``triggers`` its own state, packed, and ``pending`` its timer. ``sent``
     has by channel the times of messages of the last 7 days, ``campaigns`` when each campaign last sent one.
     ``asked`` are the positions of logins whose anonymous user has not come yet; ~position where a `forget`
-    came between (`stream.core.merge`). ``attributes`` are what the user prefers, by attribute.
+    came between (`stream.core.merge`). ``attributes`` are what the user prefers, by attribute. ``nudged`` are
+    the last nudges that a late order could revoke.
     """
 
     format: int = _FORMAT
@@ -98,6 +113,7 @@ class UserState(msgspec.Struct, array_like=True):
     campaigns: dict[str, int] = {}
     asked: tuple[int, ...] = ()
     attributes: dict[str, Preference] = {}
+    nudged: tuple[Nudged, ...] = ()
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:

@@ -17,9 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.campaigns import Campaign, Window
-from stream.core.engaged import Seen, Timer, UserState, digest_fields, observe
+from stream.core.engaged import (
+    NUDGED,
+    REVOCABLE_MS,
+    Nudged,
+    Seen,
+    Timer,
+    UserState,
+    digest_fields,
+    observe,
+)
 from stream.core.guards import WEEK_MS, Candidate, EngagementConfig, Stop, check, counters
-from stream.core.messages import Decision, Evidence, Message, Verdict, decision_hash, message_id
+from stream.core.messages import Decision, Evidence, Message, Revoke, Verdict, decision_hash, message_id
 from stream.core.triggers import Trigger, triggers_of
 from stream.core.triggers.shape import Progress, Proposal
 
@@ -94,7 +103,7 @@ class Outcome:
 
     states: dict[str, UserState] = field(default_factory=dict)
     alarms: dict[str, int | None] = field(default_factory=dict)
-    messages: list[Message] = field(default_factory=list)
+    messages: list[Message | Revoke] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
 
 
@@ -228,6 +237,10 @@ class _Passage:
         earlier = self.state.sent.get(sent.channel, ())
         self.state.sent[sent.channel] = (*(time for time in earlier if time > sent.now - WEEK_MS), sent.now)
         self.state.campaigns[trigger.id] = sent.now
+        items = tuple(line.item for line in proposal.items)
+        told = [each for each in self.state.nudged if each.time > sent.now - REVOCABLE_MS]
+        told.append(Nudged(trigger.id, sent.channel, step, sent.due, sent.now, items))
+        self.state.nudged = tuple(told[-NUDGED:])
 
     # Events
 
@@ -236,6 +249,8 @@ class _Passage:
             self._forget(seen)
             return
         observe(self.state, seen)
+        if seen.type == "purchase" and self.state.nudged:
+            self._revoke(seen)
         for trigger in self.engine.triggers.values():
             if seen.type in trigger.kinds:
                 self._tell(trigger, seen)
@@ -251,6 +266,23 @@ class _Passage:
         )
         if old is not None and (due is None or (old.held and due != old.due)):
             self._cancel(trigger.id, own.step + 1, old, seen)
+
+    def _revoke(self, seen: Seen) -> None:
+        """An order from before a nudge that would have kept it back takes it back, once."""
+        bought, kept = {line.item for line in seen.event.lines()}, []
+        for nudge in self.state.nudged:
+            trigger = self.engine.triggers.get(nudge.rule)
+            by = "nothing" if trigger is None or seen.time > nudge.time else trigger.revoked_by
+            if by == "nothing" or (by == "items" and not bought & set(nudge.items)):
+                kept.append(nudge)
+                continue
+            rule, step, due = nudge.rule, nudge.step, nudge.due
+            self.outcome.messages.append(
+                Revoke(self.at, self.user, nudge.channel, rule, rule, due, seen.time, step)
+            )
+            evidence = (Evidence(seen.type, seen.time),)
+            self._decide(rule, step, due, seen.time, "revoked", seen.type, evidence=evidence)
+        self.state.nudged = tuple(kept)
 
     def _forget(self, seen: Seen) -> None:
         for rule, timer in sorted(self.state.pending.items()):

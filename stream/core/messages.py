@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
-Verdict = Literal["sent", "held", "suppressed", "cancelled"]
-"""What became of a nudge that was due, or pending."""
+Verdict = Literal["sent", "held", "suppressed", "cancelled", "revoked"]
+"""What became of a nudge that was due, pending, or sent."""
 
 
 class NudgeItem(msgspec.Struct, frozen=True):
@@ -51,16 +51,52 @@ class Message:
     expires: int
     step: int
 
+    @property
+    def kind(self) -> str:
+        """The type of the record."""
+        return "nudge"
+
     def json(self, identity: str) -> bytes:
         """The record's value; ``identity`` from `message_id`."""
-        return _json({"id": identity, "type": "nudge"}, self)
+        return _json({"id": identity, "type": self.kind}, self, {"revoke_key": revoke_key(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """What takes a sent nudge back (topic ``engagements``): an order made before it has come late.
+
+    ``due`` and ``step`` are the nudge's, ``time`` is that of the order; ``at`` as in `Message`.
+    """
+
+    at: int
+    user: str
+    channel: str
+    campaign: str
+    rule: str
+    due: int
+    time: int
+    step: int
+
+    @property
+    def kind(self) -> str:
+        """The type of the record."""
+        return "revoke"
+
+    def json(self, identity: str) -> bytes:
+        """The record's value; ``identity`` from `message_id`."""
+        return _json({"id": identity, "type": self.kind}, self, {"revoke_key": revoke_key(self)})
+
+
+def revoke_key(said: Message | Revoke) -> str:
+    """What a nudge and its revocation, and no other, have in common: rule, step, due time, user."""
+    return f"{said.rule}-{said.step}-{said.due}-{said.user}"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Why a nudge was sent, held, suppressed or cancelled (topic ``decisions``).
+    """Why a nudge was sent, held, suppressed, cancelled or revoked (topic ``decisions``).
 
-    ``reason`` is "" when sent, the guard when held or suppressed, the event's type when cancelled. ``at`` as
+    ``reason`` is "" when sent, the guard when held or suppressed, else the event's type. ``at`` as
     in `Message`.
     """
 
@@ -76,14 +112,21 @@ class Decision:
     counters: dict[str, int] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
 
+    @property
+    def kind(self) -> str:
+        """What its id says that it is."""
+        return "decision"
+
     def json(self, identity: str) -> bytes:
         """The record's value; ``identity`` from `message_id`."""
         return _json({"id": identity}, self)
 
 
-def _json(first: dict[str, object], said: Message | Decision) -> bytes:
+def _json(
+    first: dict[str, object], said: Message | Revoke | Decision, last: dict[str, object] | None = None
+) -> bytes:
     rest = {each.name: getattr(said, each.name) for each in fields(said) if each.name != "at"}
-    return msgspec.json.encode(first | rest)
+    return msgspec.json.encode(first | rest | (last or {}))
 
 
 def message_id(partition: int, offset: int, index: int, kind: str, n: int) -> str:

@@ -18,7 +18,7 @@ from stream.core.attribution import ATTRIBUTED, Attributed, Rules, Told, Touches
 from stream.core.engaged import Seen, UserState
 from stream.core.engagement import Clock, Engine
 from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of, take_over
-from stream.core.messages import Decision, Message
+from stream.core.messages import Decision, Message, Revoke
 from stream.core.noise import Noise
 from stream.core.pairs import Pairs, window_pairs
 from stream.core.users import Rows, advance, fresh, joined, tail
@@ -101,7 +101,7 @@ class Result:
     increments: Increments | None
     engaged: dict[str, UserState]
     alarms: dict[str, int | None]
-    messages: list[Message]
+    messages: list[Message | Revoke]
     decisions: list[Decision]
     watermark: int
     raised: int | None

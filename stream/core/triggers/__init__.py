@@ -10,7 +10,7 @@ the campaign. To add a type: a module here with a class of this shape, and a lin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from stream.core.campaigns import OTHER_PRIORITY, PRIORITIES, Campaign
 from stream.core.engaged import Seen, UserState
@@ -45,6 +45,10 @@ class Trigger(Protocol[S]):
     @property
     def priority(self) -> int:
         """Of two that want one user at a time, the greater one has him."""
+
+    @property
+    def revoked_by(self) -> Literal["order", "items", "nothing"]:
+        """What revokes a nudge if it happened before it and comes late: any order, one of its items, none."""
 
     @property
     def kinds(self) -> frozenset[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from msgspec.structs import replace
 
@@ -34,6 +34,7 @@ class Birthday(Sequenced):
     """The trigger; its anchor is the next birthday's morning."""
 
     kinds: ClassVar[frozenset[str]] = frozenset(["preferences", "login", "consent"])
+    revoked_by: ClassVar[Literal["order", "items", "nothing"]] = "nothing"
     state: ClassVar[type[Sequence]] = Year
     usual_ms: ClassVar[tuple[int, ...]] = (0,)
 

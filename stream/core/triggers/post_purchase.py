@@ -6,7 +6,7 @@ The newest order counts: another one before the nudge is due puts it off.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
@@ -28,6 +28,7 @@ class PostPurchase(Sequenced):
     """The trigger; its anchor is the newest order."""
 
     kinds: ClassVar[frozenset[str]] = frozenset(["purchase", "refund"])
+    revoked_by: ClassVar[Literal["order", "items", "nothing"]] = "nothing"
     state: ClassVar[type[Sequence]] = Ordered
     usual_ms: ClassVar[tuple[int, ...]] = (7 * DAY_MS,)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median_low
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -51,6 +51,7 @@ class Replenishment(Sequenced):
     early: float = 0.8
 
     kinds: ClassVar[frozenset[str]] = frozenset(["purchase"])
+    revoked_by: ClassVar[Literal["order", "items", "nothing"]] = "items"
     state: ClassVar[type[Sequence]] = Stock
     parameters: ClassVar[type[msgspec.Struct]] = Parameters
     usual_ms: ClassVar[tuple[int, ...]] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -66,6 +66,8 @@ class Sequenced:
     rest_ms: int
 
     kinds: ClassVar[frozenset[str]]
+    revoked_by: ClassVar[Literal["order", "items", "nothing"]] = "order"
+    """What, had it been known, would have kept a nudge back: any order, one of its items, or nothing."""
     state: ClassVar[type[Sequence]] = Sequence
     parameters: ClassVar[type[msgspec.Struct]] = NoParameters
     usual_ms: ClassVar[tuple[int, ...]]
