@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from math import inf, sqrt
+from pathlib import Path
 from random import Random
 from statistics import variance
 from typing import Any
@@ -25,9 +27,11 @@ from stream.core.lift import (
     Groups,
     Purchase,
     Tally,
+    Terms,
     detectable,
     lift,
     lift_of,
+    lifts,
     merged,
     newcombe,
     split,
@@ -39,14 +43,16 @@ from stream.core.messages import Decision
 
 HOUR, DAY = 3_600_000, 86_400_000
 WINDOW = 3 * DAY
+TERMS = {name: Terms(WINDOW, 1000) for name in ("cart", "a", "b", "a-rule", "b-rule")}
 I64 = NDArray[np.int64]
 
 
 def decision(
-    user: str, time: int, outcome: str = "sent", reason: str = "", campaign: str = "cart"
+    user: str, time: int, outcome: str = "sent", reason: str = "", campaign: str = "cart", where: int = 0
 ) -> dict[str, Any]:
-    """A decision as a reader of the topic has it."""
-    said = Decision(0, time, user, campaign, f"{campaign}-rule", 1, time, outcome, reason)  # type: ignore[arg-type]
+    """A decision as a reader of the topic has it; ``where`` is the user's bucket."""
+    rule, counters = f"{campaign}-rule", {"bucket": where}
+    said = Decision(0, time, user, campaign, rule, 1, time, outcome, reason, counters)  # type: ignore[arg-type]
     found: dict[str, Any] = json.loads(said.json("0-0-0-decision-0"))
     return found
 
@@ -74,12 +80,13 @@ WHO = [
     ("suppressed", "budget", "treated"),
     ("cancelled", "purchase", ""),
     ("cancelled", "switched-off", ""),
+    ("revoked", "purchase", ""),  # it was sent before
 ]
 
 
 @pytest.mark.parametrize(("outcome", "reason", "group"), WHO)
 def test_a_decision_puts_its_user_into_a_group(outcome: str, reason: str, group: str) -> None:
-    found = tallies([decision("ann", 0, outcome, reason)], [], WINDOW)
+    found = tallies([decision("ann", 0, outcome, reason)], [], TERMS)
     expected = {"treated": Groups(treated=Tally(1)), "holdout": Groups(holdout=Tally(1))}
     assert found == ({ALL: expected[group], "cart": expected[group]} if group else {})
 
@@ -95,7 +102,7 @@ def test_every_guard_has_its_place() -> None:
     [(-1, False), (0, False), (1, True), (WINDOW, True), (WINDOW + 1, False)],
 )
 def test_what_is_bought_within_the_window_counts(after: int, counts: bool) -> None:
-    found = tallies([decision("ann", 5 * DAY)], [Purchase(5 * DAY + after, "ann", 700)], WINDOW)
+    found = tallies([decision("ann", 5 * DAY)], [Purchase(5 * DAY + after, "ann", 700)], TERMS)
     assert found["cart"].treated == (Tally(1, 1, 700, 490_000) if counts else Tally(1))
 
 
@@ -107,24 +114,69 @@ def test_a_user_counts_once_from_his_first_eligible_decision() -> None:
         decision("ann", 0, "suppressed", "consent"),
     ]
     purchases = [Purchase(int(days * DAY), "ann", 100) for days in (0.5, 2, 3, 4.5)]
-    assert tallies(decisions, purchases, WINDOW)["cart"].treated == Tally(1, 1, 200, 40_000)
+    assert tallies(decisions, purchases, TERMS)["cart"].treated == Tally(1, 1, 200, 40_000)
 
 
 def test_who_was_drawn_stays_in_his_group() -> None:
     """When the share changes, the first decision counts."""
     decisions = [decision("ann", 0, "suppressed", "holdout"), decision("ann", DAY)]
-    assert tallies(decisions, [], WINDOW)["cart"] == Groups(holdout=Tally(1))
+    assert tallies(decisions, [], TERMS)["cart"] == Groups(holdout=Tally(1))
 
 
 def test_campaigns_have_their_own_windows_and_do_not_add_up() -> None:
     decisions = [decision("ann", 0, campaign="a"), decision("ann", 2 * DAY, campaign="b")]
-    found = tallies(decisions, [Purchase(4 * DAY, "ann", 50), Purchase(1, "bob", 10)], WINDOW)
+    found = tallies(decisions, [Purchase(4 * DAY, "ann", 50), Purchase(1, "bob", 10)], TERMS)
     assert {name: groups.treated for name, groups in found.items()} == {
         ALL: Tally(1),
         "a": Tally(1),
         "b": Tally(1, 1, 50, 2500),
     }
-    assert tallies(decisions, [], WINDOW, by="rule").keys() == {ALL, "a-rule", "b-rule"}
+    assert tallies(decisions, [], TERMS, by="rule").keys() == {ALL, "a-rule", "b-rule"}
+
+
+NESTED = {"none": Terms(DAY, 0), "few": Terms(WINDOW, 500), "many": Terms(DAY, 1000)}
+
+
+@pytest.mark.parametrize(
+    ("where", "campaign", "held", "in_all"),
+    [
+        (100, "few", True, "holdout"),
+        (100, "many", True, "holdout"),
+        (499, "many", True, "holdout"),
+        (500, "many", True, "treated"),  # campaign "few" may write to him
+        (500, "few", False, "treated"),
+        (1000, "many", False, "treated"),
+        (100, "none", False, ""),  # everybody gets it: no part of what is measured
+        (100, "another", False, ""),
+    ],
+)
+def test_in_all_held_out_are_whom_all_campaigns_hold_out(
+    where: int, campaign: str, held: bool, in_all: str
+) -> None:
+    told = ("suppressed", "holdout") if held else ("sent", "")
+    found = tallies([decision("ann", 0, *told, campaign, where)], [Purchase(2 * DAY, "ann", 5)], NESTED)
+    tally = Tally(1, 1, 5, 25)
+    assert found.get(ALL, Groups()) == (Groups(**{in_all: tally}) if in_all else Groups())
+    assert found.keys() - {ALL} == ({campaign} & NESTED.keys())
+
+
+def test_each_campaign_is_measured_on_its_own_terms() -> None:
+    """Window and share; without any holdout there is nothing to compare, but all are told of."""
+    decisions = [decision(f"u{n}", 0, campaign=name) for n in range(99) for name in NESTED]
+    found = lift_of(decisions, [Purchase(2 * DAY, "u1", 5)], NESTED)
+    assert {name: each.treated.converters for name, each in found.items()} == {
+        ALL: 1,
+        "none": 0,
+        "few": 1,
+        "many": 0,
+    }
+    assert {name: each.split_p for name, each in found.items()} == {
+        ALL: split(99, 0, 0.05),
+        "none": 1,
+        "few": split(99, 0, 0.05),
+        "many": split(99, 0, 0.1),
+    }
+    assert tallies(decisions, [], {"none": NESTED["none"]})[ALL].treated.users == 99
 
 
 # Against an oracle
@@ -176,7 +228,8 @@ def test_tallies_are_those_of_the_oracle_in_any_order_and_told_twice(
 ) -> None:
     told = [*decisions, *decisions]
     random.shuffle(told)
-    found = tallies(told, random.sample(purchases, len(purchases)), window)
+    terms = dict.fromkeys("xy", Terms(window, 1000))
+    found = tallies(told, random.sample(purchases, len(purchases)), terms)
     names = {name for name in (ALL, "x", "y") if oracle(decisions, [], window, name) != Groups()}
     assert found == {name: oracle(decisions, purchases, window, name) for name in names}
 
@@ -186,15 +239,19 @@ def test_partitions_merge_to_the_whole_in_any_order(
     decisions: list[dict[str, Any]], purchases: list[Purchase], order: list[int]
 ) -> None:
     """A partition has all of its users."""
+    terms = {"x": Terms(4, 1000), "y": Terms(2, 500)}
     parts = [
         tallies(
             [each for each in decisions if ord(each["user"]) % 3 == part],
             [each for each in purchases if ord(each.user) % 3 == part],
-            4,
+            terms,
         )
         for part in order
     ]
-    assert merged(parts) == tallies(decisions, purchases, 4)
+    whole = tallies(decisions, purchases, terms)
+    assert merged(parts) == whole
+    assert lifts(merged(parts), terms) == lift_of(decisions, purchases, terms)
+    assert lifts(whole, terms).keys() == whole.keys()
 
 
 @given(st.lists(st.lists(st.integers(0, 10**9), max_size=3), max_size=9), st.integers(0, 9))
@@ -337,7 +394,7 @@ def test_the_hash_splits_as_configured_and_a_loss_is_found(salt: str) -> None:
 
 # Simulated shops
 
-SEEDS, USERS, SHARE = 100, 20_000, 0.1
+SEEDS, USERS, SHARE = 100, 20_000, TERMS["cart"].share
 RATE, MEDIAN, SPREAD = 0.05, 3000, 0.6
 """Of whom nobody writes to: how many buy, the median of what they spend, in cents, and σ of its logarithm."""
 
@@ -364,7 +421,7 @@ def test_intervals_hold_the_truth_in_93_of_100_shops(rate_up: float, spend_up: f
     found = []
     for seed in range(SEEDS):
         cents, held = shop(seed, rate_up, spend_up)
-        found.append(lift(Groups(summed(cents[~held]), summed(cents[held])), SHARE, WINDOW))
+        found.append(lift(Groups(summed(cents[~held]), summed(cents[held])), TERMS["cart"]))
     assert sum(each.difference.low <= rate_up <= each.difference.high for each in found) >= 93
     assert sum(each.per_user.low <= truth <= each.per_user.high for each in found) >= 93
     assert not any(each.broken for each in found)
@@ -382,9 +439,16 @@ def test_the_reader_finds_what_the_arrays_say() -> None:
         for n, out in enumerate(held)
     ]
     purchases = [Purchase(n + HOUR, f"u{n}", int(c)) for n, c in enumerate(cents) if c >= 0]
-    found = lift_of(decisions, purchases, WINDOW, SHARE)
-    expected = lift(Groups(summed(cents[~held]), summed(cents[held])), SHARE, WINDOW)
+    found = lift_of(decisions, purchases, {"cart": TERMS["cart"]})
+    expected = lift(Groups(summed(cents[~held]), summed(cents[held])), TERMS["cart"])
     assert found == {ALL: expected, "cart": expected}
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "engagement.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page.partition("\n## Lift\n")[2], re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out.startswith("Nothing to compare: there are no users held out yet")
 
 
 # What is said
@@ -401,7 +465,7 @@ def groups(treated: int, converted: int, held: int, held_converted: int) -> Grou
 
 def test_lift_by_hand() -> None:
     """5 % of 9,000 and 4 % of 1,000; an order is 10.00 on average, but the last of the 40 is 9.00."""
-    found = lift(groups(9000, 450, 1000, 40), 0.1, WINDOW)
+    found = lift(groups(9000, 450, 1000, 40), TERMS["cart"])
     assert (found.treated.users, found.treated.converters, found.treated.revenue) == (9000, 450, 4500.0)
     assert (found.holdout.users, found.holdout.converters, found.holdout.revenue) == (1000, 40, 399.0)
     assert found.difference.value == pytest.approx(0.01)
@@ -435,7 +499,7 @@ SAID = [
     ),
     (
         groups(9, 2, 0, 0),
-        "Nothing to compare: there are no users held out yet (setting holdout_percent: 10.00%).",
+        "Nothing to compare: there are no users held out yet; the held-out share is 10.00%.",
     ),
     (Groups(), "Nothing to compare: there are no users who may get messages yet"),
 ]
@@ -443,17 +507,17 @@ SAID = [
 
 @pytest.mark.parametrize(("sums", "said"), SAID)
 def test_a_sentence_for_a_marketer(sums: Groups, said: str) -> None:
-    found = lift(sums, 0.1, WINDOW)
+    found = lift(sums, TERMS["cart"])
     assert said in found.sentence
-    assert found == replace(lift(sums, 0.1, WINDOW), sentence=found.sentence)
+    assert found == replace(lift(sums, TERMS["cart"]), sentence=found.sentence)
 
 
 def test_what_cannot_be_told_yet_is_null() -> None:
-    found = json.loads(orjson.dumps(lift(Groups(), 0.1, WINDOW)))
+    found = json.loads(orjson.dumps(lift(Groups(), TERMS["cart"])))
     assert (found["relative"], found["detectable"], found["in_total"]["high"]) == (None, None, None)
     assert (found["difference"], found["broken"]) == ({"value": 0.0, "low": -1.0, "high": 1.0}, False)
 
 
 def test_more_converters_than_users_are_refused() -> None:
     with pytest.raises(ValueError, match="of 1 users 2 cannot convert"):
-        lift(Groups(treated=Tally(1, 2)), 0.1, WINDOW)
+        lift(Groups(treated=Tally(1, 2)), TERMS["cart"])

@@ -4,16 +4,19 @@ One holdout for all lists and nudges (`stream.core.guards.bucket`, a hash of use
 of an experiment that always runs. Users are compared **by intention to treat**, as they were drawn:
 
 * A user enters with his first *eligible* decision: one that came as far as the guard `holdout`. What objects
-  before it (`expired`, `identified`, `consent`) objects to both groups alike; a cancelled nudge met no guard.
+  before it (`expired`, `identified`, `consent`) objects to both groups alike; what was cancelled met no
+  guard, and what is revoked was sent before.
 * Of the **holdout** is whose first eligible decision was suppressed by `holdout`; **treated** is everybody
   else: sent, held, or suppressed by a later guard (the trigger's own condition, priority, cap, quiet hours,
   budget). Those who got no message stay in: nobody knows who of the holdout would have got none either.
 * He counts once, with what he buys within the window after that decision, (time, time + window]. He
   **converted** if he bought at all; who bought nothing counts with revenue 0. Refunds are not taken off.
 
-By campaign, a user enters with his first eligible decision of the campaign; in all, with his first of any:
-campaigns do not add up, since a user may be in several. In all, the groups differ by the coin alone. By
-campaign they may differ by what *other* campaigns did before: whom one made buy leaves no cart behind.
+By campaign, a user enters with his first eligible decision of the campaign; in all, with his first of any
+that holds somebody out: campaigns do not add up, since a user may be in several. Campaigns may hold out
+different shares; the smaller one's users are among the greater one's. In all, the holdout is the least share:
+whom all of these campaigns leave alone. There the groups differ by the coin alone. By campaign they may
+differ by what *other* campaigns did before: whom one made buy leaves no cart behind.
 
 Sums are integers (cents), so those of partitions add up exactly in any order. Intervals are of 95 %, at one
 look: who looks daily and stops when he likes what he sees errs more often.
@@ -29,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 
 from scipy.special import bdtr, bdtrc, chdtrc, stdtrit
 
-from stream.core.guards import DAY_MS, GUARDS, holdout
+from stream.core.guards import BUCKETS, DAY_MS, GUARDS, holdout
 from stream.core.sequential import Estimate
 
 ALL = ""
@@ -39,12 +42,25 @@ SPLIT_ALARM = 0.001
 FEW = 10
 """With fewer users expected in a group, the chi-square distribution is too far from the binomial one."""
 _BEFORE = frozenset(guard.__name__ for guard in GUARDS[: GUARDS.index(holdout)])
+_PASSED = frozenset(["sent", "held"])
 _Z = NormalDist().inv_cdf(0.975)
 _Z_POWER = NormalDist().inv_cdf(0.8)
 
 By = Literal["campaign", "rule"]
 Entry = tuple[int, bool]
 """When a user entered (ms), and whether he is held out."""
+
+
+class Terms(NamedTuple):
+    """How a campaign is measured: attribution window in ms; held-out buckets of `guards.BUCKETS`."""
+
+    window_ms: int
+    holdout: int
+
+    @property
+    def share(self) -> float:
+        """Of users who are held out, 0 to 1."""
+        return self.holdout / BUCKETS
 
 
 class Purchase(NamedTuple):
@@ -108,32 +124,40 @@ class Groups:
 def held_out(decision: Mapping[str, Any]) -> bool | None:
     """Whether a decision (JSON of topic `decisions`) puts its user into the holdout; None: not eligible."""
     outcome, reason = decision["outcome"], decision["reason"]
-    if outcome == "cancelled" or (outcome == "suppressed" and reason in _BEFORE):
-        return None
-    return bool(outcome == "suppressed" and reason == holdout.__name__)
+    if outcome == "suppressed":
+        return None if reason in _BEFORE else bool(reason == holdout.__name__)
+    return False if outcome in _PASSED else None
 
 
 def tallies(
     decisions: Iterable[Mapping[str, Any]],
     purchases: Iterable[Purchase],
-    window_ms: int,
+    terms: Mapping[str, Terms],
     by: By = "campaign",
 ) -> dict[str, Groups]:
-    """The sums by campaign (or rule), and under `ALL` those of all together. About 3 µs a decision.
+    """The sums by campaign (or rule), and of all together under `ALL`. About 3 µs a decision.
 
-    Both in any order; decisions told twice change nothing, purchases told twice count twice. All of a user's
-    must be given at once: parts of the users can be merged, parts of the time cannot. Windows still open
-    count with what they have so far, in both groups alike; to leave them out, leave out their decisions.
+    ``terms`` by the same names; decisions of others are passed over. Both in any order; decisions told twice
+    change nothing, purchases told twice count twice. All of a user's must be given at once: parts of the
+    users can be merged, parts of the time cannot. Windows still open count with what they have so far, in
+    both groups alike; to leave them out, leave out their decisions.
     """
-    entered = _entries(decisions, by)
-    bought = _bought(purchases, entered.get(ALL, ()))
+    entered = _entries(decisions, terms, by)
+    bought = _bought(purchases, set().union(*entered.values()))
     found: dict[str, Groups] = {}
     for name, users in sorted(entered.items()):
-        groups = found[name] = Groups()
+        groups, window = found.setdefault(name, Groups()), _terms(terms)[name].window_ms
         for user, (time, held) in users.items():
             tally = groups.holdout if held else groups.treated
-            tally.add(cents for when, cents in bought.get(user, ()) if time < when <= time + window_ms)
+            tally.add(cents for when, cents in bought.get(user, ()) if time < when <= time + window)
     return found
+
+
+def _terms(terms: Mapping[str, Terms]) -> dict[str, Terms]:
+    """With those of `ALL`: the longest window, and the least share of those that hold anybody out."""
+    window = max((each.window_ms for each in terms.values()), default=0)
+    least = min((each.holdout for each in terms.values() if each.holdout), default=0)
+    return {**terms, ALL: Terms(window, least)}
 
 
 def merged(parts: Iterable[Mapping[str, Groups]]) -> dict[str, Groups]:
@@ -145,18 +169,25 @@ def merged(parts: Iterable[Mapping[str, Groups]]) -> dict[str, Groups]:
     return found
 
 
-def _entries(decisions: Iterable[Mapping[str, Any]], by: By) -> dict[str, dict[str, Entry]]:
+def _entries(
+    decisions: Iterable[Mapping[str, Any]], terms: Mapping[str, Terms], by: By
+) -> dict[str, dict[str, Entry]]:
     """The users of each campaign, and of all, with their first eligible decision."""
     found: dict[str, dict[str, Entry]] = {}
+    least = _terms(terms)[ALL].holdout
     for decision in decisions:
-        held = held_out(decision)
-        if held is None:
+        name, held = decision[by], held_out(decision)
+        if held is None or name not in terms:
             continue
-        user, entry = decision["user"], (decision["time"], held)
-        for name in (ALL, decision[by]):
-            users = found.setdefault(name, {})
-            users[user] = min(entry, users.get(user, entry))
+        _enter(found, name, decision, held)
+        if terms[name].holdout or not least:
+            _enter(found, ALL, decision, held and decision["counters"]["bucket"] < least)
     return found
+
+
+def _enter(found: dict[str, dict[str, Entry]], name: str, decision: Mapping[str, Any], held: bool) -> None:
+    users, user, entry = found.setdefault(name, {}), decision["user"], (decision["time"], held)
+    users[user] = min(entry, users.get(user, entry))
 
 
 def _bought(purchases: Iterable[Purchase], users: Container[str]) -> dict[str, list[tuple[int, int]]]:
@@ -206,20 +237,24 @@ class Lift:
 def lift_of(
     decisions: Iterable[Mapping[str, Any]],
     purchases: Iterable[Purchase],
-    window_ms: int,
-    share: float,
+    terms: Mapping[str, Terms],
     by: By = "campaign",
 ) -> dict[str, Lift]:
-    """Lift by campaign (or rule), and of all under `ALL`; ``share`` of the users are held out. See `tallies`.
+    """Lift by campaign (or rule), and of all together under `ALL`; see `tallies`.
 
-    The share and the salt must be the same at all decisions given. Raises ValueError as `lift` does.
+    Shares and salt must have been the same at all decisions given. Raises ValueError as `lift` does.
     """
-    found = tallies(decisions, purchases, window_ms, by)
-    return {name: lift(groups, share, window_ms) for name, groups in found.items()}
+    return lifts(tallies(decisions, purchases, terms, by), terms)
 
 
-def lift(groups: Groups, share: float, window_ms: int) -> Lift:
-    """What the sums say, ``share`` (0 to 1) of the users being held out. ~0.1 ms.
+def lifts(sums: Mapping[str, Groups], terms: Mapping[str, Terms]) -> dict[str, Lift]:
+    """What sums say that `tallies` made with these terms, or `merged`. Raises ValueError as `lift` does."""
+    of = _terms(terms)
+    return {name: lift(groups, of[name]) for name, groups in sums.items()}
+
+
+def lift(groups: Groups, terms: Terms) -> Lift:
+    """What a campaign's sums say. ~0.1 ms.
 
     Raises ValueError when the share is not one, or sums have more converters than users.
     """
@@ -227,7 +262,7 @@ def lift(groups: Groups, share: float, window_ms: int) -> Lift:
     rate = held.conversion.value
     difference = newcombe(treated.converters, treated.users, held.converters, held.users)
     per_user = _times(welch(groups.treated, groups.holdout), 0.01)
-    split_p = split(treated.users, held.users, share)
+    split_p = split(treated.users, held.users, terms.share)
     found = Lift(
         treated=treated,
         holdout=held,
@@ -240,7 +275,7 @@ def lift(groups: Groups, share: float, window_ms: int) -> Lift:
         broken=split_p < SPLIT_ALARM,
         sentence="",
     )
-    return replace(found, sentence=sentence(found, share, window_ms))
+    return replace(found, sentence=sentence(found, terms))
 
 
 def _group(tally: Tally) -> Group:
@@ -328,18 +363,20 @@ def split(treated: int, held: int, share: float) -> float:
 # In words
 
 
-def sentence(lift: Lift, share: float, window_ms: int) -> str:
+def sentence(lift: Lift, terms: Terms) -> str:
     """What a marketer should know, in plain English."""
     treated, held = lift.treated, lift.holdout
     if lift.broken:
         return (
             f"Do not trust these figures: {held.users:,} of {treated.users + held.users:,} users are held "
-            f"out, which does not fit the configured {share:.2%}. Were share and salt the same all the time?"
+            f"out, which does not fit the configured {terms.share:.2%}. Were share and salt always the same?"
         )
     if not held.users or not treated.users:
         missing = "held out" if treated.users else "who may get messages"
-        return f"Nothing to compare: there are no users {missing} yet (setting holdout_percent: {share:.2%})."
-    return f"{_bought_words(lift, window_ms)} {_revenue_words(lift)}"
+        return (
+            f"Nothing to compare: there are no users {missing} yet; the held-out share is {terms.share:.2%}."
+        )
+    return f"{_bought_words(lift, terms.window_ms)} {_revenue_words(lift)}"
 
 
 def _bought_words(lift: Lift, window_ms: int) -> str:
