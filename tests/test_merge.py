@@ -81,6 +81,9 @@ class Shop(World):
     def view(self, name: str) -> Any:
         return orjson.loads(self.store.strings[self.store.keys.recs(name)])
 
+    def cart(self, name: str) -> Any:
+        return orjson.loads(self.store.strings[self.store.keys.cart(name)])
+
 
 async def opened() -> Shop:
     shop = Shop()
@@ -123,6 +126,8 @@ def test_history_and_cart_become_the_known_users(user: str, device: str) -> None
     assert shop.engaged(user).changed == START_MS + 30_000 and "abandoned-cart" in shop.engaged(user).pending
     assert shop.engaged(device) == UserState() and shop.engaged(user).asked == ()
     assert shop.view(device)["items"] == [] and "id" not in shop.view(device)
+    assert shop.cart(device)["items"] == [] and "id" not in shop.cart(device)
+    assert shop.cart(user)["id"].endswith("-cart-0"), "what came with the answer is a change of his cart"
     (rows,) = [unpack_users([users(shop.store)[user]])]
     assert rows.seen.tolist() == [4] and rows.newest.tolist() == [START_MS + 30_000]
 
