@@ -29,7 +29,8 @@ def together(hood: Neighborhood, sets: I32, size: int) -> Ranked:
     """The best ``size`` items for each of U sets [U, n] of local ids, −1 padded; ties by ascending hash.
 
     ``because`` is the item of the set with the largest part. Items that are blocked or nameless are not
-    ranked. About 7 µs a set of 5 items.
+    ranked. About 3 to 6 µs a set of one item, 7 to 13 of 5 and 40 of 20, with 50 neighbours each, in
+    batches of 1,000; a set alone takes 200.
     """
     hood.reserve()
     ranked = blank(len(sets), size)
