@@ -40,6 +40,7 @@ from stream.core.lift import (
     wilson,
 )
 from stream.core.messages import Decision
+from stream.core.sequential import Estimate
 
 HOUR, DAY = 3_600_000, 86_400_000
 WINDOW = 3 * DAY
@@ -293,6 +294,10 @@ def test_differences_of_rates_are_those_published(
     found = newcombe(a, n_a, b, n_b)
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
     assert found.value == pytest.approx(a / n_a - b / n_b)
+
+
+def test_a_difference_to_nobody_is_unknown() -> None:
+    assert newcombe(3, 10, 0, 0) == newcombe(0, 0, 3, 10) == Estimate(0, -1, 1)
 
 
 @pytest.mark.parametrize(
