@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults fuzz check bench eval clean
+.PHONY: help demo test test-kafka faults fuzz check bench eval engage clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -43,6 +43,9 @@ bench: $(VENV)/installed-run ## Benchmarks of counting, ranking and the whole pi
 	$(BIN)/python -m benchmarks.kernel --json
 	$(BIN)/python -m benchmarks.ranking --json
 	$(BIN)/python -m benchmarks.pipeline --json
+
+engage: $(VENV)/installed-run ## What the campaigns of ./campaigns would have done in a year of real shopping
+	$(BIN)/tidewise campaigns dry-run campaigns --log complete-journey --consent email
 
 DATA ?= .
 

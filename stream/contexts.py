@@ -8,6 +8,7 @@ from state.keys import Keys
 from stream import letters
 from stream.campaign_files import running
 from stream.codec import Limits, Record
+from stream.core.campaigns import Campaign
 from stream.core.engagement import Engine
 from stream.core.items import Items
 from stream.core.rows import Rows
@@ -23,9 +24,19 @@ from stream.shopper import Context as ShopperContext
 
 
 class Contexts:
-    """``shopping`` for shopper partitions, ``shelving`` for item partitions."""
+    """``shopping`` for shopper partitions, ``shelving`` for item partitions.
 
-    def __init__(self, settings: Settings, items: Items, follower: Followed, signing_key: bytes) -> None:
+    ``campaigns`` take the place of those in the settings' folder.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        items: Items,
+        follower: Followed,
+        signing_key: bytes,
+        campaigns: Sequence[Campaign] | None = None,
+    ) -> None:
         keys, limits, counting = Keys(settings.prefix), Limits.of(settings), Counting.of(settings)
         part_of = ItemPartitions(items, settings.partitions)
         rows = Rows(items, settings.row_pairs, settings.neighbors)
@@ -35,7 +46,7 @@ class Contexts:
             items,
             follower,
             counting,
-            Engine.of(settings, running(settings.campaigns)),
+            Engine.of(settings, running(settings.campaigns) if campaigns is None else campaigns),
             limits,
             signing_key,
             part_of,

@@ -14,6 +14,7 @@ from state.keys import Keys
 from state.memory import MemoryStore
 from stream.codec import Record
 from stream.contexts import Contexts
+from stream.core.campaigns import Campaign
 from stream.core.items import Items
 from stream.delivery import Output, Ports
 from stream.follower import Followed
@@ -54,13 +55,18 @@ class NewLog:
 
 
 class LocalWorker:
-    """All partitions of a deployment in this process. ``outputs`` are kept until taken."""
+    """All partitions of a deployment in this process. ``outputs`` are kept until taken.
 
-    def __init__(self, settings: Settings, signing_key: bytes) -> None:
+    ``campaigns`` as for `Contexts`.
+    """
+
+    def __init__(
+        self, settings: Settings, signing_key: bytes, campaigns: Sequence[Campaign] | None = None
+    ) -> None:
         items = Items()
         self.items, self.settings = items, settings
         self.follower = Followed(settings, items)
-        self.contexts = Contexts(settings, items, self.follower, signing_key)
+        self.contexts = Contexts(settings, items, self.follower, signing_key, campaigns)
         self.store = MemoryStore(Keys(settings.prefix))
         self.outputs = Outputs()
         # A clock that leaps lets everything that is done at intervals be due whenever it is asked for.

@@ -43,7 +43,7 @@ COMMANDS = (
     *("up", "worker", "demo", "replay", "validate", "metrics", "digest", "mend", "doctor"),
     *("evaluate", "compare", "refresh", "explain"),
     *("topics create", "lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
-    *("lookup cart", "lookup together"),
+    *("lookup cart", "lookup together", "campaigns dry-run"),
     *("campaigns validate", "campaigns diff"),
 )
 GOOD = b'{"id":"e1","type":"view_item","time":"2026-05-01T12:30:00Z","user":"ann","item":"mug"}'

@@ -1,22 +1,30 @@
-"""Commands about campaigns: `campaigns validate`, `campaigns diff`."""
+"""Commands about campaigns: `campaigns validate`, `campaigns diff`, `campaigns dry-run`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream.cli.common import PROBLEM, Json, codes, err, out, show_json
+from stream.cli.common import PROBLEM, Json, codes, err, out, settings_of, show_json, wait_for
 
 if TYPE_CHECKING:
+    from producers.source import Source
     from stream.campaign_files import Problem
     from stream.core.campaigns import Campaign, Change
+    from stream.dry_run import DryRun
+    from stream.settings import Settings
 
 EPILOG = codes(PROBLEM)
 campaigns = typer.Typer(no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(help="A folder of campaign files, or one file.", exists=True)]
+Log = Annotated[str, typer.Option(help="A log (.jsonl, .jsonl.gz), or complete-journey.")]
+Consent = Annotated[
+    list[str] | None, typer.Option(help="Take it that everybody grants this channel; may be given again.")
+]
 Old = Annotated[Path, typer.Argument(help="The old folder, or file.", exists=True)]
 New = Annotated[Path, typer.Argument(help="The new folder, or file.", exists=True)]
 
@@ -72,6 +80,108 @@ def diff(old: Old, new: New, json: Json = False) -> None:
     changes = {name: differences(before, after) for name, before, after in pairs}
     changed = {name: found for name, found in changes.items() if found}
     show_json(changed) if json else _show(changed)
+
+
+@campaigns.command("dry-run", epilog=EPILOG)
+def dry_run(
+    folder: Folder = Path("campaigns"),
+    log: Log = "complete-journey",
+    consent: Consent = None,
+    sample: Annotated[int, typer.Option(min=0, help="Messages to show.")] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many events of the log.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture: messages by day.")] = None,
+    json: Json = False,
+) -> None:
+    """What campaigns would have done on a recorded log: who would have got what, and why others would not.
+
+    The worker's own code on the log in one process; nothing is sent. The default campaign runs, too, unless
+    the settings switch it off.
+
+    Examples:
+
+    - `tidewise campaigns dry-run --log events.jsonl.gz`
+    - `tidewise campaigns dry-run campaigns --log complete-journey --consent email`
+    """
+    from stream.dry_run import consenting
+    from stream.dry_run import dry_run as tried
+
+    settings = settings_of()
+    given = _campaigns(folder)
+    source = _opened(log, settings, limit)
+    entries = consenting(source.entries(), consent) if consent else source.entries()
+    with _bar() as progress:
+        run = wait_for(tried(settings, given, entries, sample, progress))
+    if plot is not None:
+        _draw(run, plot)
+    show_json(_document(run)) if json else _show_run(run)
+
+
+def _opened(name: str, settings: Settings, limit: int | None) -> Source:
+    from producers.datasets import DATASETS
+    from producers.replay import open_source
+    from stream.cli.sources import First
+
+    if name in DATASETS:
+        return open_source(name, settings, limit)
+    if not Path(name).is_file():
+        raise typer.BadParameter(f"no such file: {name}; known are {', '.join(DATASETS)}", param_hint="--log")
+    found = open_source(name, settings)
+    return found if limit is None else First(found, limit)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int], None]]:
+    from rich.progress import Progress, TextColumn
+
+    columns = (TextColumn("{task.completed:,.0f} events"), TextColumn("{task.elapsed:.0f} s"))
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _document(run: DryRun) -> dict[str, Any]:
+    decisions = [
+        {"rule": rule, "outcome": outcome, "reason": reason, "count": count}
+        for (rule, outcome, reason), count in sorted(run.decisions.items())
+    ]
+    days = [{"day": day, "rule": rule, "messages": n} for (day, rule), n in sorted(run.days.items())]
+    head = {"events": run.events, "users": run.users, "reached": run.reached}
+    return head | {"decisions": decisions, "days": days, "sample": run.sample}
+
+
+def _show_run(run: DryRun) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from stream.times import time_text
+
+    table = Table("campaign", "outcome", "reason", "how often", box=box.SIMPLE_HEAD, show_edge=False)
+    for (rule, outcome, reason), count in sorted(run.decisions.items()):
+        table.add_row(rule, outcome, reason, f"{count:,}")
+    out.print(table, highlight=False)
+    sent = f"{sum(run.days.values()):,} messages to {run.reached:,}"
+    out.print(f"{run.events:,} events of {run.users:,} users; {sent}", highlight=False)
+    for message in run.sample:
+        items = ", ".join(line["item"] for line in message["items"][:5])
+        when, what = time_text(message["time"])[:16], f"{message['campaign']} {message['step']}"
+        said = f"  {when}  {what} to {message['user']} by {message['channel']}: {items or 'no items'}"
+        out.print(said, highlight=False, markup=False)
+
+
+def _draw(run: DryRun, path: Path) -> None:
+    """Messages by day, a line a campaign."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots()
+    for rule in sorted({rule for _, rule in run.days}):
+        days = sorted((np.datetime64(day), n) for (day, each), n in run.days.items() if each == rule)
+        axes.plot([day for day, _ in days], [n for _, n in days], label=rule, linewidth=1)
+    axes.set_ylabel("messages a day")
+    if run.days:
+        axes.legend(frameon=False)
+    figure.savefig(path)
 
 
 def _campaigns(place: Path) -> list[Campaign]:

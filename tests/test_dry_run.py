@@ -1,0 +1,104 @@
+"""What campaigns would have done on a log: by hand, and against the same log decided event by event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import orjson
+
+from producers.source import Entry
+from stream.core.engagement import Engine
+from stream.dry_run import DryRun, consenting, dry_run
+from stream.settings import Settings
+from stream.times import time_text
+from tests.commands import Cli
+from tests.scenarios import Happening, Shop, campaign, event, ms
+
+FILE = "id: thanks\ntrigger: {type: post-purchase}\nmessage: {template: thanks}\nsteps: [2d]\n"
+
+
+def entries(*told: tuple[str, str, str]) -> list[Entry]:
+    """(day and time, user, type) as a log."""
+    made = []
+    for line, (when, user, kind) in enumerate(told):
+        said = {"type": kind, "time": time_text(ms(when)), "user": user, "id": f"e{line}", "item": "A"}
+        made.append(Entry(ms(when), line, user, orjson.dumps(said), False))
+    return made
+
+
+def tried(log: list[Entry], *channels: str, sample: int = 5) -> DryRun:
+    given = [campaign("post-purchase", steps=["2d"])]
+    told = list(consenting(log, channels)) if channels else log
+    return asyncio.run(dry_run(Settings(), given, told, sample))
+
+
+LOG = entries(
+    ("1 10:00", "ann", "purchase"), ("1 10:30", "bob", "add_to_cart"), ("1 12:00", "bob", "view_item"),
+    ("2 12:00", "ann", "view_item"), ("4 12:00", "ann", "view_item"), ("4 12:01", "bob", "view_item"),
+)  # fmt: skip
+
+
+def test_decisions_by_hand() -> None:
+    run = tried(LOG, "email")
+    assert (run.events, run.users, run.reached) == (len(LOG) + 2, 2, 2)
+    assert run.decisions == {("post-purchase", "sent", ""): 1, ("abandoned-cart", "sent", ""): 2}
+    assert run.days == {
+        ("2024-03-04", "abandoned-cart"): 1,
+        ("2024-03-05", "abandoned-cart"): 1,
+        ("2024-03-06", "post-purchase"): 1,
+    }
+    assert sorted(message["user"] for message in run.sample) == ["ann", "bob", "bob"]
+
+
+def test_without_consent_nobody_gets_anything_and_it_says_why() -> None:
+    run = tried(LOG)
+    expected = {("post-purchase", "suppressed", "consent"): 1, ("abandoned-cart", "suppressed", "consent"): 2}
+    assert run.decisions == expected
+    assert (run.reached, run.sample) == (0, [])
+
+
+def test_another_channel_is_no_consent_to_this_one() -> None:
+    assert {reason for _, _, reason in tried(LOG, "push").decisions} == {"consent"}
+
+
+def test_it_decides_what_the_engine_decides_event_by_event() -> None:
+    kinds = ("purchase", "add_to_cart", "view_item", "purchase", "view_item")
+    told = [(f"{1 + n // 20} {n % 20 + 1:02}:{n % 60:02}", f"u{n % 7}", kinds[n * 7 % 5]) for n in range(200)]
+    log = list(consenting(entries(*told), ["email"]))
+    run = tried(log)
+    shop = Shop(Engine.of(Settings(), [campaign("post-purchase", steps=["2d"])]))
+    for entry in log:
+        said = msgspec.json.decode(entry.data)
+        fields = {name: value for name, value in said.items() if name not in ("type", "time", "user")}
+        seen = None if said["type"] == "view_item" else event(said["type"], entry.time, entry.key, **fields)
+        shop.play([Happening(entry.key if seen else "", entry.time, entry.time, seen)])
+    assert run.decisions == Counter((one.rule, one.outcome, one.reason) for one in shop.decisions)
+    assert sum(run.days.values()) == len(shop.messages) > 10
+
+
+def test_the_sample_is_of_all_messages_and_the_same_again() -> None:
+    told = [(f"{1 + n} 10:00", f"u{n}", "purchase") for n in range(28)]
+    found = tried(entries(*told), "email", sample=5).sample
+    assert found == tried(entries(*told), "email", sample=5).sample
+    assert len({message["user"] for message in found}) == 5
+    assert max(message["time"] for message in found) > ms("10 00:00")
+
+
+def test_the_command(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "campaigns").mkdir()
+    (tmp_path / "campaigns" / "thanks.yaml").write_text(FILE)
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(entry.data for entry in LOG))
+    words = ("campaigns", "dry-run", "--log", "log.jsonl", "--consent", "email")
+    found = orjson.loads(cli(*words, "--json").out)
+    assert found["decisions"] == [
+        {"rule": "abandoned-cart", "outcome": "sent", "reason": "", "count": 2},
+        {"rule": "thanks", "outcome": "sent", "reason": "", "count": 1},
+    ]
+    assert [day["day"] for day in found["days"]] == ["2024-03-04", "2024-03-05", "2024-03-06"]
+    shown = cli(*words, "--plot", "days.png")
+    assert "3 messages to 2" in shown.out and (tmp_path / "days.png").read_bytes().startswith(b"\x89PNG")
+    missing = cli("campaigns", "dry-run", "--log", "nothing.jsonl")
+    assert missing.code == 2 and "no such file: nothing.jsonl" in missing.err
