@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.codec import Columns
-from stream.core.attribution import Impressions
+from stream.core.attribution import NOTHING, Impressions, impressions
 from stream.core.engaged import UserState
 from stream.core.items import Items
 from stream.core.models.external import NAME as EXTERNAL
 from stream.core.models.vectors import pack as pack_vectors
 from stream.core.preferences import preferred
 from stream.core.ranking import Ranked
+from stream.core.recommend import position
 from stream.core.recommend.alike import Kin
 from stream.core.recommend.complement import MOST as MOST_TOGETHER
 from stream.core.recommend.complement import together
@@ -158,9 +159,12 @@ class Lister:
         event = columns.event[lines]
         firsts = event[np.searchsorted(row, np.arange(int(row[-1]) + 1))]
         key = np.unique(row << 32 | columns.item[lines])
-        targets = Targets(key >> 32, (key & 0xFFFF_FFFF).astype(np.int32), np.ones(len(key)))
         rows = view.rows.take(user[firsts])
         names = [columns.user[at] for at in firsts.tolist()]
+        row, item = key >> 32, (key & 0xFFFF_FFFF).astype(np.int32)
+        seen = impressions([view.touches.get(name, NOTHING) for name in names])
+        size = self._settings.list_items
+        targets = Targets(row, item, position.weights(row, self._items.hashes[item], seen, size))
         liked = preferred(names, rows.seen, view.preferring) if view.preferring else None
         query = self.query(names, rows, columns.time[firsts], liked)
         self.recommender.learn(self.sources, query, targets)
