@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults fuzz check bench eval engage clean
+.PHONY: help demo test test-kafka faults fuzz check bench engage eval clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list

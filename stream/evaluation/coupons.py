@@ -128,7 +128,7 @@ class Journey:
         return Evidence(
             own=(own @ covers.T).toarray().ravel(),
             reduced=(reduced @ covers.T).toarray().ravel(),
-            of_type=((own @ self.types) @ _held(covers @ self.types).T).toarray().ravel(),
+            of_type=_held((own @ self.types) @ (covers @ self.types).T).toarray().ravel(),
             again=self.again(households, of, time_ms),
             visits=tall(visits),
             baskets=tall(baskets),
