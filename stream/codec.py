@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from stream.core.items import Items
 from stream.core.merge import Answer, Asked, Given, Request, event_of
+from stream.core.notices import Said
 from stream.core.weights import type_units
 from stream.events import (
     CODE,
@@ -28,6 +29,7 @@ from stream.events import (
     LIST_KINDS,
     MAIL_TYPE,
     MERGED,
+    NOTICE,
     OTHER,
     REQUEST,
     REQUIRED,
@@ -38,7 +40,7 @@ from stream.events import (
     Event,
     bounded,
 )
-from stream.forward import FORWARD, HANDED, ITEM, MAIL, MERGE, Mail, is_mail, open_mail
+from stream.forward import FORWARD, HANDED, ITEM, MAIL, MERGE, NOTICED, Mail, is_mail, open_mail
 from stream.mail import position_of, source_of
 from stream.reasons import Reason, explain, reason
 from stream.settings import Settings
@@ -230,7 +232,7 @@ class Limits:
         units = np.full(256, weights.get("other", 0), dtype=np.int64)
         for kind, code in CODE.items():
             units[code] = weights.get(kind, 0 if kind in IMPRESSIONS else units[OTHER])
-        units[[TICK, REQUEST, MERGED]] = 0
+        units[[TICK, REQUEST, MERGED, NOTICE]] = 0
         return cls(
             settings.max_message_bytes,
             settings.max_batch_events,
@@ -601,10 +603,10 @@ def decode(
     """
     if not _has_mail(records):
         return _decode(records, items, limits, verify)
-    post = _Post.of(records, verify, FORWARD, MERGE, HANDED)
+    post = _Post.of(records, verify, FORWARD, MERGE, HANDED, NOTICED)
     columns, dead = _decode(post.opened, items, limits, verify)
     columns, dead = post.stamp(columns), post.letters(dead)
-    return columns.with_others(_merging(post.merging, items, limits)) if post.merging else columns, dead
+    return columns.with_others(_between(post.between, items, limits)) if post.between else columns, dead
 
 
 def _decode(
@@ -713,24 +715,27 @@ class _Opened:
     headers: Sequence[tuple[str, bytes]] = ()
 
 
-_MERGING: dict[str, msgspec.json.Decoder[Request] | msgspec.json.Decoder[Answer]] = {
+_BETWEEN: dict[
+    str, msgspec.json.Decoder[Request] | msgspec.json.Decoder[Answer] | msgspec.json.Decoder[Said]
+] = {
     MERGE: msgspec.json.Decoder(Request),
     HANDED: msgspec.json.Decoder(Answer),
+    NOTICED: msgspec.json.Decoder(Said),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class _Merging:
-    """Mail about an anonymous user who becomes a known one, and where it stood."""
+class _Between:
+    """What partitions tell each other, and where it stood."""
 
     offset: int
     mail: Mail
-    said: Request | Answer
+    said: Request | Answer | Said
 
     @classmethod
-    def of(cls, offset: int, mail: Mail) -> _Merging | Reason:
+    def of(cls, offset: int, mail: Mail) -> _Between | Reason:
         try:
-            return cls(offset, mail, _MERGING[mail.kind].decode(mail.body))
+            return cls(offset, mail, _BETWEEN[mail.kind].decode(mail.body))
         except msgspec.ValidationError as error:
             return explain(error, bytes(mail.body))
 
@@ -739,9 +744,30 @@ class _Merging:
         """Its source position."""
         return position_of(self.mail.source[1], self.mail.source[2])
 
-    def told(self, items: Items, limits: Limits) -> Asked | Given:
-        """As the step sees it."""
+    @property
+    def kind(self) -> int:
+        """The code of the event that it is here."""
+        if isinstance(self.said, Said):
+            return NOTICE
+        return REQUEST if isinstance(self.said, Request) else MERGED
+
+    @property
+    def to(self) -> str:
+        """Whose event it is: requests are the anonymous user's, answers the known one's."""
+        if isinstance(self.said, Said):
+            return self.said.to
+        return self.said.anonymous if isinstance(self.said, Request) else self.said.user
+
+    @property
+    def event(self) -> Event:
+        """What engagement sees."""
+        return self.said.event() if isinstance(self.said, Said) else event_of(self.said)
+
+    def told(self, items: Items, limits: Limits) -> Asked | Given | None:
+        """As the step sees it, if it is about a merge."""
         said = self.said
+        if isinstance(said, Said):
+            return None
         if isinstance(said, Request):
             return Asked(said.user, self.position)
         names, seconds, kinds = zip(*said.history, strict=True) if said.history else ((), (), ())
@@ -762,31 +788,30 @@ class _Merging:
 
 def _opened(
     offset: int, value: bytes, verify: Verify, kinds: Sequence[str]
-) -> Mail | _Merging | Reason | None:
+) -> Mail | _Between | Reason | None:
     mail = open_mail(value, verify, *kinds)
-    return _Merging.of(offset, mail) if isinstance(mail, Mail) and mail.kind in _MERGING else mail
+    return _Between.of(offset, mail) if isinstance(mail, Mail) and mail.kind in _BETWEEN else mail
 
 
-def _merging(mail: Sequence[_Merging], items: Items, limits: Limits) -> Columns:
-    """Mail about merges, as events without interactions: requests of the anonymous user, answers of the
-    known one."""
-    asks = [isinstance(one.said, Request) for one in mail]
+def _between(mail: Sequence[_Between], items: Items, limits: Limits) -> Columns:
+    """What partitions told this one, as events without interactions."""
     none = np.zeros(len(mail), dtype=np.int64)
+    told = {at: one.told(items, limits) for at, one in enumerate(mail)}
     return Columns(
         offset=np.array([one.offset for one in mail], dtype=np.int64),
         index=none.astype(np.int32),
         time=np.array([one.said.time for one in mail], dtype=np.int64),
         received=np.array([one.mail.received for one in mail], dtype=np.int64),
-        kind=np.where(asks, REQUEST, MERGED).astype(np.uint8),
+        kind=np.array([one.kind for one in mail], dtype=np.uint8),
         units=none,
-        user=[one.said.anonymous if ask else one.said.user for one, ask in zip(mail, asks, strict=True)],
+        user=[one.to for one in mail],
         id=none.astype(np.uint64),
         event=none[:0].astype(np.int32),
         item=none[:0].astype(np.int32),
-        details={at: event_of(one.said) for at, one in enumerate(mail)},
+        details={at: one.event for at, one in enumerate(mail)},
         sender=np.array([one.mail.source[0] for one in mail], dtype=np.int32),
         source=np.array([one.position for one in mail], dtype=np.int64),
-        handed={at: one.told(items, limits) for at, one in enumerate(mail)},
+        handed={at: each for at, each in told.items() if each is not None},
     )
 
 
@@ -798,7 +823,7 @@ class _Post:
     opened: list[Record]
     mail: dict[int, Mail]
     refused: list[DeadLetter]
-    merging: list[_Merging] = field(default_factory=list)
+    between: list[_Between] = field(default_factory=list)
 
     @classmethod
     def of(cls, records: Sequence[Record], verify: Verify, *kinds: str) -> _Post:
@@ -806,8 +831,8 @@ class _Post:
         for record in records:
             value = record.value or b""
             mail = _opened(record.offset, value, verify, kinds) if is_mail(value) else None
-            if isinstance(mail, _Merging):
-                post.merging.append(mail)
+            if isinstance(mail, _Between):
+                post.between.append(mail)
             elif isinstance(mail, Reason):
                 post.refused.append(_letter(record, -1, mail, value))
             elif mail is None:

@@ -53,6 +53,7 @@ class Digest(msgspec.Struct):
     mail_repeats: int
     uncounted: int
     merging: int
+    notices: int
 
 
 _READ_S = 1.0
@@ -127,6 +128,7 @@ async def sum_up(settings: Settings, store: Store, settled: Status) -> Digest:
         mail_repeats=settled.mail_repeats,
         uncounted=settled.uncounted,
         merging=settled.merging,
+        notices=settled.notices,
     )
 
 

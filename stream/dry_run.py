@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from producers.source import Entry
 from stream.core.campaigns import Campaign
+from stream.delivery import Output
 from stream.local import LocalWorker, bundle
 from stream.settings import Settings
 from stream.signing import tick_event
@@ -61,8 +62,8 @@ async def dry_run(
     await worker.take()
     run, seen, reached = DryRun(), set[str](), set[str]()
     drawn = _Drawn(sample)
-    records = _records(entry for entry in entries if not entry.is_item)
-    while some := list(islice(records, BATCH)):
+    log = _Log(_records(entry for entry in entries if not entry.is_item))
+    while some := log.next(worker.outputs.take(EVENTS.name, 0)):
         await worker.shoppers[0].handle([bundle(EVENTS.name, 0, some)])
         keys = [record.key.decode() for record in some if record.key is not None]
         seen.update(keys)
@@ -82,16 +83,30 @@ async def dry_run(
     return run
 
 
+class _Log:
+    """Records in batches, and between them the mail that the worker wrote into its own log."""
+
+    def __init__(self, records: Iterator[StockRecord]) -> None:
+        self._records, self._end, self._time = records, 0, 0
+
+    def next(self, mail: Sequence[Output]) -> list[StockRecord]:
+        """The next batch: the mail, if there is any, else what comes; empty: the end."""
+        some = [StockRecord(0, self._time, None, each.value, ()) for each in mail]
+        some = some or list(islice(self._records, BATCH))
+        first, self._end = self._end, self._end + len(some)
+        if some:
+            self._time = some[-1].timestamp
+        return [replace(each, offset=first + n) for n, each in enumerate(some)]
+
+
 def _records(events: Iterable[Entry]) -> Iterator[StockRecord]:
-    """Events as they stand in a log, with a tick wherever nothing happens for so long."""
-    offset, now = 0, 0
+    """Events in order, with a tick wherever nothing happens for so long. Their offsets are to be set."""
+    now = 0
     for event in events:
         for time in range(now + _TICK_MS, event.time, _TICK_MS) if now else ():
-            yield StockRecord(offset, time, None, tick_event(_KEY, 0, time), ())
-            offset += 1
+            yield StockRecord(0, time, None, tick_event(_KEY, 0, time), ())
         now = event.time
-        yield StockRecord(offset, now, event.key.encode(), event.data, ())
-        offset += 1
+        yield StockRecord(0, now, event.key.encode(), event.data, ())
 
 
 class _Drawn:

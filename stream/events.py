@@ -46,6 +46,8 @@ TICK = 255
 """Code of a signed tick, which belongs to no user."""
 REQUEST, MERGED = 253, 252
 """Codes of mail between partitions when an anonymous user becomes a known one (`stream.core.merge`)."""
+NOTICE = 251
+"""Code of what one partition tells a user of another (`stream.core.notices`)."""
 
 RESERVED = "tidewise."
 """Types that begin so are the system's own."""
@@ -174,6 +176,12 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, ren
 
     def _has(self, name: str) -> bool:
         return getattr(self, "list_id" if name == "list" else name) not in (None, [], {})
+
+
+class Told(Event, frozen=True, kw_only=True):
+    """A notice (`stream.core.notices`) as engagement sees it: ``body`` is what its type says."""
+
+    body: dict[str, Any] = {}
 
 
 class CatalogItem(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,11 @@ FORWARD, ITEM = "forward", "item"
 """The kinds of mail: it carries an event, on `events`; a catalogue event, on `catalog`."""
 MERGE, HANDED = "merge-request", "merged"
 """Mail on `events`: hand an anonymous user over; what there was of him (`stream.core.merge`)."""
+NOTICED = "notice"
+"""Mail on `events`: something that a user's engagement is told (`stream.core.notices`)."""
+NOTICE_SENDER, ITEM_SENDER = 2**14, 2**15
+"""Added to the number of a partition that sends notices, as their positions are counted for themselves; and to
+that of an item partition, whose positions are those of `catalog`."""
 MAIL = b'{"type":"%b"' % MAIL_TYPE.encode()
 """How mail begins, to the byte: only workers write it."""
 

@@ -25,6 +25,7 @@ from stream.core.preferences import cold, told
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, Rows, UserTable, pack
 from stream.delivery import Delivery, Effects, Output, Ports
+from stream.events import NOTICE
 from stream.follower import Followed
 from stream.ledger import Ledger
 from stream.letters import dead_letter
@@ -32,6 +33,7 @@ from stream.lister import Lister
 from stream.mail import Packer
 from stream.merging import Merger
 from stream.ownership import ItemPartitions
+from stream.posting import Poster
 from stream.routing import Routed, Router
 from stream.segments import SegmentBoard
 from stream.settings import Settings
@@ -51,10 +53,10 @@ class Meta(msgspec.Struct, array_like=True):
     """A shopper partition's own state: watermark, tallies, decision hash (MessagePack array).
 
     ``live`` tells whether the event that last raised the watermark was fresh when received. Elements of the
-    log = accepted + repeats + dead + ticks + forwarded + mail_repeats + merging; ``mail`` of those accepted
-    or repeated came as mail, ``uncounted`` of those accepted are noise. ``senders`` are the last source
-    positions of mail; ``merging`` counts the mail about anonymous users who become known ones,
-    ``preferences`` the events that told attributes.
+    log = accepted + repeats + dead + ticks + forwarded + mail_repeats + merging + notices; ``mail`` of those
+    accepted or repeated came as mail, ``uncounted`` of those accepted are noise. ``senders`` are the last
+    source positions of mail; ``merging`` counts the mail about anonymous users who become known ones,
+    ``preferences`` the events that told attributes, ``notices`` what users were told.
     """
 
     format: int = _META_FORMAT
@@ -72,6 +74,7 @@ class Meta(msgspec.Struct, array_like=True):
     uncounted: int = 0
     merging: int = 0
     preferences: int = 0
+    notices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ class Shopper:
         self._verify = verifier(context.signing_key, self.partition)
         self._router = Router(self.partition, context.settings.partitions, context.signing_key)
         self._packer = Packer(context.items, self.partition)
+        self._poster = Poster(self.partition, context.settings.partitions, context.signing_key)
         self._merge = Merger.of(context.settings, self.partition, context.signing_key, context.items)
         self._forget_cache()
 
@@ -271,24 +275,25 @@ class Shopper:
     ) -> Meta:
         meta, columns = self.meta, routed.columns
         ticks = columns.user.count("")
-        merging = len(columns.handed)
-        accepted = int(np.count_nonzero(result.fresh)) - merging
+        merging, notices = len(columns.handed), int(np.count_nonzero(columns.kind == NOTICE))
+        accepted = int(np.count_nonzero(result.fresh)) - merging - notices
         return msgspec.structs.replace(
             meta,
             watermark=result.watermark,
             live=meta.live if result.raised is None else self._is_live(columns, result.raised, records),
             decisions=(meta.decisions + decision_hash(result.decisions)) % 2**64,
             accepted=meta.accepted + accepted,
-            repeats=meta.repeats + len(columns.time) - ticks - merging - accepted,
+            repeats=meta.repeats + len(columns.time) - ticks - merging - notices - accepted,
             dead=meta.dead + len(dead),
             ticks=meta.ticks + ticks,
             forwarded=meta.forwarded + len(routed.mail),
-            mail=meta.mail + int(np.count_nonzero(columns.sender >= 0)) - merging,
+            mail=meta.mail + int(np.count_nonzero(columns.sender >= 0)) - merging - notices,
             mail_repeats=meta.mail_repeats + routed.repeats,
             senders=routed.senders,
             uncounted=meta.uncounted + int(np.count_nonzero(result.uncounted)),
             merging=meta.merging + merging,
             preferences=meta.preferences + told(columns, result.fresh),
+            notices=meta.notices + notices,
         )
 
     def _is_live(self, columns: Columns, event: int, records: Sequence[Record]) -> bool:
@@ -432,7 +437,8 @@ class Shopper:
 
     def _post(self, result: Result, routed: Routed) -> list[tuple[int, Output]]:
         """Mail to other partitions of `events`, or to this one, by where its event stood."""
-        made = [*routed.mail, *self._merge.mail(result, routed.columns)]
+        columns = routed.columns
+        made = [*routed.mail, *self._merge.mail(result, columns), *self._poster.mail(result.notices, columns)]
         return [(target, output) for _, target, output in sorted(made, key=lambda posted: posted.place)]
 
     def _keep(self, view: View, result: Result, meta: Meta) -> None:

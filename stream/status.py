@@ -33,6 +33,7 @@ class Status:
     mail_repeats: int
     uncounted: int
     merging: int
+    notices: int
     segments: int
     decisions: int
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -70,6 +71,7 @@ async def tallies(settings: Settings, store: Store) -> tuple[Status, dict[str, H
         mail_repeats=sum(meta.mail_repeats for meta in shoppers),
         uncounted=sum(meta.uncounted for meta in shoppers),
         merging=sum(meta.merging for meta in shoppers),
+        notices=sum(meta.notices for meta in shoppers),
         segments=sum(meta.segments for meta in shelves),
         decisions=sum(meta.decisions for meta in shoppers) % 2**64,
     )

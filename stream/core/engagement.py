@@ -29,6 +29,7 @@ from stream.core.engaged import (
 )
 from stream.core.guards import WEEK_MS, Candidate, EngagementConfig, Stop, check, counters
 from stream.core.messages import Decision, Evidence, Message, Revoke, Verdict, decision_hash, message_id
+from stream.core.notices import Notice
 from stream.core.triggers import Trigger, triggers_of
 from stream.core.triggers.shape import Progress, Proposal
 
@@ -97,14 +98,15 @@ class Outcome:
     """What a batch changed and what it says.
 
     ``states`` are the users whose state changed, as new objects (one may be empty: it packs to nothing),
-    ``alarms`` the users whose next timer changed, with its new time or None. Messages and decisions are in
-    the order (event, user, as decided).
+    ``alarms`` the users whose next timer changed, with its new time or None. Messages, decisions and
+    notices are in the order (event, user, as decided).
     """
 
     states: dict[str, UserState] = field(default_factory=dict)
     alarms: dict[str, int | None] = field(default_factory=dict)
     messages: list[Message | Revoke] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
 
 
 def run(
@@ -129,6 +131,7 @@ def run(
                 outcome.alarms[user] = new.next_due()
     outcome.messages.sort(key=lambda message: message.at)
     outcome.decisions.sort(key=lambda decision: decision.at)
+    outcome.notices.sort(key=lambda notice: notice.at)
     return outcome
 
 

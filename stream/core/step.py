@@ -20,10 +20,11 @@ from stream.core.engagement import Clock, Engine
 from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of, take_over
 from stream.core.messages import Decision, Message, Revoke
 from stream.core.noise import Noise
+from stream.core.notices import Notice
 from stream.core.pairs import Pairs, window_pairs
 from stream.core.users import Rows, advance, fresh, joined, tail
 from stream.core.weights import Decay, apply, gap_table
-from stream.events import CODE, MERGED, REQUEST
+from stream.events import CODE, MERGED, NOTICE, REQUEST
 from stream.mail import BACKWARD, FORWARD, HIT, Increments, join, source_of
 from stream.settings import Settings
 
@@ -94,7 +95,7 @@ class Result:
     ``uncounted`` [E] which of these act on items and count for none (`noise`), ``tests`` [U] the test
     accounts, ``forgotten`` the users whose last word was `forget`, or who were handed over; ``asking`` the
     numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here,
-    ``attributed`` what lists brought about.
+    ``attributed`` what lists brought about, ``notices`` what other users are told.
     """
 
     rows: Rows
@@ -113,6 +114,7 @@ class Result:
     asking: list[int] = field(default_factory=list)
     handovers: list[Handover] = field(default_factory=list)
     attributed: Attributed = field(default_factory=Attributed)
+    notices: list[Notice] = field(default_factory=list)
 
 
 def step(counting: Counting, engine: Engine, view: View, columns: Columns, user: I64) -> Result:
@@ -206,6 +208,7 @@ def _count(
     is_fresh, rows = fresh(result.rows, user[events], columns.id[events])
     events = events[is_fresh]
     result.fresh[events] = True
+    events = events[columns.kind[events] != NOTICE]  # no doing of the user's
     result.last[user[events]] = events
     if result.forgotten:
         result.forgotten.difference_update([columns.user[at] for at in events.tolist()])
@@ -334,6 +337,7 @@ def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: C
     outcome = engagement.run(engine, view.engaged, seen, clock)
     result.engaged, result.alarms = outcome.states, outcome.alarms
     result.messages, result.decisions = outcome.messages, outcome.decisions
+    result.notices = outcome.notices
     for name, positions in asked.items():
         state = result.engaged.get(name) or view.engaged.get(name) or UserState()
         if state.asked != positions:

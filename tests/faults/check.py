@@ -262,7 +262,7 @@ def elements(value: bytes | None) -> int:
     return len(read) if isinstance(read, list) else 1
 
 
-_EVENT_SUMS = ("accepted", "repeats", "dead", "forwarded", "ticks", "mail_repeats", "merging")
+_EVENT_SUMS = ("accepted", "repeats", "dead", "forwarded", "ticks", "mail_repeats", "merging", "notices")
 _CATALOG_SUMS = ("catalog", "dead", "forwarded", "mail_repeats")
 
 
