@@ -34,6 +34,7 @@ from stream.core.triggers import Trigger, triggers_of
 from stream.core.triggers.shape import Progress, Proposal
 
 if TYPE_CHECKING:
+    from stream.core.plan import Plan
     from stream.settings import Settings
 
 __all__ = [
@@ -69,18 +70,26 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The triggers that run, by id, the settings, and the campaigns behind them, by id."""
+    """The triggers that run, by id, the settings, and the campaigns behind them, by id.
+
+    ``numbers`` are the versions of those that were published, ``off`` those that are switched off. With a
+    ``plan`` another engine holds at other times; of what this one has then only the settings count.
+    """
 
     config: EngagementConfig
     triggers: Mapping[str, Trigger[Any]]
     campaigns: Mapping[str, Campaign] = field(default_factory=dict)
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    off: frozenset[str] = frozenset()
+    plan: Plan | None = None
 
     @classmethod
     def of(cls, settings: Settings, campaigns: Sequence[Campaign] = ()) -> Engine:
         """From the settings and campaigns. Raises ValueError when the settings make no sense."""
         config = EngagementConfig.of(settings)
         triggers = {trigger.id: trigger for trigger in triggers_of(config, campaigns)}
-        return cls(config, triggers, {campaign.id: campaign for campaign in campaigns})
+        off = frozenset(campaign.id for campaign in campaigns if not campaign.enabled)
+        return cls(config, triggers, {campaign.id: campaign for campaign in campaigns}, off=off)
 
     def config_of(self, rule: str) -> EngagementConfig:
         """What holds for a rule's messages."""
@@ -120,11 +129,15 @@ def run(
     """
     outcome = Outcome()
     end = int(clock.after[-1]) if len(clock.after) else clock.before
+    plan = engine.plan
+    if plan is not None and len(clock.after):
+        engine = plan.at(int(clock.after[0]))
+        plan = None if plan.steady(int(clock.after[0]), end) else plan
     for user in sorted(states.keys() | seen.keys()):
         old = states.get(user) or UserState()
         due = old.next_due()
         if user in seen or (due is not None and due <= end):
-            new = _Passage(engine, clock, user, old.copy(), outcome).through(seen.get(user, ()))
+            new = _Passage(engine, clock, user, old.copy(), outcome, plan=plan).through(seen.get(user, ()))
             if new != old:
                 outcome.states[user] = new
             if new.next_due() != due:
@@ -137,7 +150,8 @@ def run(
 
 @dataclass(slots=True)
 class _Passage:
-    """One user's way through a batch. ``at`` is the event that time has come to."""
+    """One user's way through a batch. ``at`` is the event that time has come to; with a ``plan`` another
+    engine may hold from there on."""
 
     engine: Engine
     clock: Clock
@@ -145,14 +159,20 @@ class _Passage:
     state: UserState
     outcome: Outcome
     at: int = 0
+    plan: Plan | None = None
 
     def through(self, events: Sequence[Seen]) -> UserState:
         for seen in events:
             self._pass_time(seen.at)
-            self.at = seen.at
+            self._come_to(seen.at)
             self._event(seen)
         self._pass_time(len(self.clock.after))
         return self.state
+
+    def _come_to(self, at: int) -> None:
+        self.at = at
+        if self.plan is not None:
+            self.engine = self.plan.at(self._now)
 
     @property
     def _now(self) -> int:
@@ -167,14 +187,14 @@ class _Passage:
             at, rule = min((timer.at, rule) for rule, timer in pending.items())
             if at > self.clock.after[end - 1]:
                 return
-            self.at = max(self.at, int(np.searchsorted(self.clock.after, at)))
+            self._come_to(max(self.at, int(np.searchsorted(self.clock.after, at))))
             self._fire(rule, pending.pop(rule))
 
     def _fire(self, rule: str, timer: Timer) -> None:
         trigger = self.engine.triggers.get(rule)
         if trigger is None:
-            self.state.triggers.pop(rule, None)
-            self._decide(rule, 0, timer.due, self._now, "cancelled", "switched-off")
+            self.state.pending[rule] = timer
+            self._switch_off(rule)
             return
         own = self._own(trigger)
         if trigger.next_timer(own) == timer.due:
@@ -235,6 +255,7 @@ class _Passage:
                 time=sent.now,
                 expires=sent.due + self.engine.config_of(trigger.id).expiry_ms,
                 step=step,
+                version=self._number(trigger.id),
             )
         )
         earlier = self.state.sent.get(sent.channel, ())
@@ -252,6 +273,8 @@ class _Passage:
             self._forget(seen)
             return
         observe(self.state, seen)
+        for rule in self.engine.off:
+            self._switch_off(rule)
         if seen.type == "purchase" and self.state.nudged:
             self._revoke(seen)
         for trigger in self.engine.triggers.values():
@@ -280,9 +303,8 @@ class _Passage:
                 kept.append(nudge)
                 continue
             rule, step, due = nudge.rule, nudge.step, nudge.due
-            self.outcome.messages.append(
-                Revoke(self.at, self.user, nudge.channel, rule, rule, due, seen.time, step)
-            )
+            said = (self.user, nudge.channel, rule, rule, due, seen.time, step, self._number(rule))
+            self.outcome.messages.append(Revoke(self.at, *said))
             evidence = (Evidence(seen.type, seen.time),)
             self._decide(rule, step, due, seen.time, "revoked", seen.type, evidence=evidence)
         self.state.nudged = tuple(kept)
@@ -293,11 +315,21 @@ class _Passage:
             self._cancel(rule, 0 if trigger is None else self._own(trigger).step + 1, timer, seen)
         self.state = UserState()
 
+    def _switch_off(self, rule: str) -> None:
+        """What is known of a user ends with an event that the campaign's trigger is not shown."""
+        self.state.triggers.pop(rule, None)
+        timer = self.state.pending.pop(rule, None)
+        if timer is not None:
+            self._decide(rule, 0, timer.due, self._now, "cancelled", "switched-off")
+
     def _cancel(self, rule: str, step: int, timer: Timer, seen: Seen) -> None:
         evidence = (Evidence(seen.type, seen.time),)
         self._decide(rule, step, timer.due, seen.time, "cancelled", seen.type, evidence=evidence)
 
     # Both
+
+    def _number(self, rule: str) -> int | None:
+        return self.engine.numbers.get(rule)
 
     def _own(self, trigger: Trigger[Any]) -> Progress:
         packed = self.state.triggers.get(trigger.id)
@@ -346,6 +378,7 @@ class _Passage:
                 reason=reason,
                 counters=counted or {},
                 evidence=evidence,
+                version=self._number(rule),
             )
         )
 

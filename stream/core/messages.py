@@ -37,7 +37,8 @@ class Message:
     """A nudge (topic ``engagements``). ``at``, not in the JSON, is the event of the batch that let it out.
 
     ``due`` is when its condition came true, ``time`` when it was decided (the watermark), ``expires`` when a
-    sender should drop it, ``step`` its place in the campaign's sequence, from 1.
+    sender should drop it, ``step`` its place in the campaign's sequence, from 1; ``version`` the campaign's
+    that held, None where none was published.
     """
 
     at: int
@@ -50,6 +51,7 @@ class Message:
     time: int
     expires: int
     step: int
+    version: int | None = None
 
     @property
     def kind(self) -> str:
@@ -76,6 +78,7 @@ class Revoke:
     due: int
     time: int
     step: int
+    version: int | None = None
 
     @property
     def kind(self) -> str:
@@ -111,6 +114,7 @@ class Decision:
     reason: str = ""
     counters: dict[str, int] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    version: int | None = None
 
     @property
     def kind(self) -> str:
@@ -126,6 +130,8 @@ def _json(
     first: dict[str, object], said: Message | Revoke | Decision, last: dict[str, object] | None = None
 ) -> bytes:
     rest = {each.name: getattr(said, each.name) for each in fields(said) if each.name != "at"}
+    if said.version is None:
+        del rest["version"]
     return msgspec.json.encode(first | rest | (last or {}))
 
 
