@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from state.keys import Keys
 from stream import letters
@@ -11,6 +13,7 @@ from stream.codec import Limits, Record
 from stream.core.campaigns import Campaign
 from stream.core.engagement import Engine
 from stream.core.items import Items
+from stream.core.plan import Plan
 from stream.core.rows import Rows
 from stream.core.step import Counting
 from stream.core.trending import Popularity
@@ -26,7 +29,8 @@ from stream.shopper import Context as ShopperContext
 class Contexts:
     """``shopping`` for shopper partitions, ``shelving`` for item partitions.
 
-    ``campaigns`` take the place of those in the settings' folder.
+    ``campaigns`` take the place of those in the settings' folder; both hold until one that was published
+    takes the place of one of them.
     """
 
     def __init__(
@@ -40,13 +44,15 @@ class Contexts:
         keys, limits, counting = Keys(settings.prefix), Limits.of(settings), Counting.of(settings)
         part_of = ItemPartitions(items, settings.partitions)
         rows = Rows(items, settings.row_pairs, settings.neighbors)
+        base = running(settings.campaigns) if campaigns is None else campaigns
+        plan = Plan(partial(Engine.of, settings), base, follower.schedule)
         self.shopping = ShopperContext(
             settings,
             keys,
             items,
             follower,
             counting,
-            Engine.of(settings, running(settings.campaigns) if campaigns is None else campaigns),
+            replace(Engine.of(settings, base), plan=plan),
             limits,
             signing_key,
             part_of,

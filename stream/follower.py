@@ -1,4 +1,5 @@
-"""Follows the compacted topics `neighbors`, `trending` and `metrics`: a worker ranks without the network.
+"""Follows the compacted topics `neighbors`, `trending`, `metrics` and `campaigns`: a worker ranks and decides
+without the network.
 
 A plain consumer without a group reads these topics whole, from their beginning. `catch_up` returns when it
 has reached the ends seen at its start: only then may the worker join the group. Of each item the greatest
@@ -8,6 +9,7 @@ item's owner publishes again (a compacted topic keeps the last record, not the n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
 from state.model import TERM_LENGTH
+from stream.campaign_files import TRIGGERS
+from stream.core.campaigns import decode_version
 from stream.core.items import Items
 from stream.core.metrics import Measured
 from stream.core.metrics import read as read_metrics
@@ -25,20 +29,24 @@ from stream.core.models.external import External
 from stream.core.models.gathered import Models
 from stream.core.models.model import NAMES, unpack
 from stream.core.neighborhood import Neighborhood
+from stream.core.plan import Held, Schedule
 from stream.core.segments import Top, read_record
 from stream.core.trending import merge
 from stream.kin import Kin
 from stream.settings import Settings
-from stream.topics import METRICS, MODEL_SCORES, MODELS, NEIGHBORS, TRENDING, Topic
+from stream.topics import CAMPAIGNS, METRICS, MODEL_SCORES, MODELS, NEIGHBORS, TRENDING, Topic
 from stream.transport import FETCH_WAIT_MS
 
 log = structlog.get_logger(__name__)
+READ_WITHIN_S = 10.0
+"""Longest wait for what stands in `campaigns` before the batch is tried again."""
 
 
 class Followed:
     """What the topics say: everybody's neighbour lists (``hood``), the merged top list (``top``), what each
     partition knows of segments (``segments``, by segment and partition), and what each counted of lists
-    (``measured``; ``outdated`` where an older record landed last)."""
+    (``measured``; ``outdated`` where an older record landed last), and which campaigns hold when
+    (``schedule``)."""
 
     def __init__(self, settings: Settings, items: Items) -> None:
         self._settings = settings
@@ -49,6 +57,7 @@ class Followed:
         self.segments: dict[str, dict[int, Top]] = {}
         self.measured: dict[int, Measured] = {}
         self.outdated: set[int] = set()
+        self.schedule = Schedule()
         self.stale: set[int] = set()
         self.flagged: set[int] = set()
         self.kin = Kin(self.hood)
@@ -105,6 +114,19 @@ class Followed:
                     self.external.put(external.read(record.value, record.key))
             except ValueError as error:
                 _passed_over(record, error)
+
+    def learn_campaigns(self, records: Sequence[Any]) -> None:
+        """Versions of campaigns; one that cannot be read is passed over."""
+        for record in records:
+            try:
+                version = decode_version(record.value or b"", TRIGGERS)
+            except ValueError as error:
+                _passed_over(record, error)
+            else:
+                self.schedule.learn(Held.of(version, record.timestamp, record.offset))
+
+    async def read_campaigns(self) -> None:
+        """Return when every version that stands in the topic now is known: here all are, always."""
 
     def measure(self, partition: int, record: Any) -> None:
         """A partition's newest counts. Those of an owner before the one known must be overwritten."""
@@ -169,6 +191,19 @@ class Follower(Followed):
         self.kin.described.clear()
         log.info("neighbours followed", items=len(self._items))
 
+    async def read_campaigns(self) -> None:
+        """Return when every version that stands in the topic now is known: one request, `poll` does the rest.
+
+        Raises KafkaError, TimeoutError.
+        """
+        name = CAMPAIGNS.full(self._settings)
+        ends = await self._consumer.end_offsets(
+            [at for at in self._consumer.assignment() if at.topic == name]
+        )
+        async with asyncio.timeout(READ_WITHIN_S):
+            while any([await self._consumer.position(at) < end for at, end in ends.items()]):
+                await asyncio.sleep(0.02)
+
     async def poll(self, timeout_ms: int = 500) -> None:
         """Apply what came. A pause between polls gathers records, which cost less together."""
         found = await self._consumer.getmany(timeout_ms=timeout_ms)
@@ -179,6 +214,8 @@ class Follower(Followed):
                 self.learn_models(records)
             elif at.topic == MODEL_SCORES.full(self._settings):
                 self.score(records)
+            elif at.topic == CAMPAIGNS.full(self._settings):
+                self.learn_campaigns(records)
             else:
                 of_metrics = at.topic == METRICS.full(self._settings)
                 for record in {record.key: record for record in records if record.value is not None}.values():
@@ -208,7 +245,7 @@ def followed(settings: Settings) -> list[Topic]:
     """The topics that a worker reads whole: those of models only where lists are made from any."""
     told = [(MODELS, set(NAMES)), (MODEL_SCORES, {external.NAME})]
     more = [topic for topic, names in told if names.intersection(settings.components)]
-    return [NEIGHBORS, TRENDING, METRICS, *more]
+    return [NEIGHBORS, TRENDING, METRICS, CAMPAIGNS, *more]
 
 
 def _passed_over(record: Any, error: ValueError) -> None:

@@ -21,7 +21,7 @@ from stream.digest import Digest, sum_up
 from stream.local import LocalWorker, bundle
 from stream.settings import Settings
 from stream.status import tallies
-from stream.topics import CATALOG, EVENTS
+from stream.topics import CAMPAIGNS, CATALOG, EVENTS
 from stream.transport import FETCH_WAIT_MS
 
 Chunks = Callable[[str, int], AsyncIterator[Sequence[Record]]]
@@ -80,7 +80,7 @@ async def _chunks(
 
 
 async def replay(settings: Settings, signing_key: bytes, chunks: Chunks) -> Replayed:
-    """Replay any log. ``chunks`` yields the records of `events` and `catalog`."""
+    """Replay any log. ``chunks`` yields the records of `events`, `catalog` and `campaigns`."""
     return await _Replay(settings, signing_key).run(chunks)
 
 
@@ -93,6 +93,9 @@ class _Replay:
         worker = self._worker
         await worker.take()
         recorded: set[tuple[int, bytes]] = set()
+        for partition in range(self._settings.partitions):
+            async for records in chunks(CAMPAIGNS.name, partition):
+                worker.follower.learn_campaigns(records)
         for shelf in worker.shelves:
             async for records in chunks(CATALOG.name, shelf.partition):
                 await shelf.handle([bundle(CATALOG.name, shelf.partition, records)])

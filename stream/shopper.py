@@ -21,6 +21,7 @@ from stream.core.engagement import Engine
 from stream.core.items import Items
 from stream.core.messages import decision_hash, message_id
 from stream.core.models.external import NAME as EXTERNAL
+from stream.core.plan import LEAD_MS
 from stream.core.preferences import cold, told
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, Rows, UserTable, pack
@@ -164,7 +165,7 @@ class Shopper:
         arms = self.context.counting.attribution.arms
         self.ledger = Ledger(self.partition, self.delivery.part, self.context.keys, arms)
         self.segments = SegmentBoard(self.partition, self.context.keys, self.context.items, settings)
-        self._tick_after = 0
+        self._tick_after = self._planned = 0
         self.context.lister.release(self.partition)
 
     async def take(self) -> None:
@@ -189,6 +190,7 @@ class Shopper:
         routed, dead = self._decode(records)
         columns = routed.columns
         view, user = await self._load(columns)
+        await self._plan(columns, records)
         result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
         await self._owners(result)
         new = self.delivery.advanced()
@@ -201,6 +203,12 @@ class Shopper:
         await self.delivery.publish(effects)  # 4
         self.context.lister.learn(view, columns, result, user)
         self.context.lister.note(self.partition, view, columns, result, user)
+
+    async def _plan(self, columns: Columns, records: Sequence[Record]) -> None:
+        """Know every version of a campaign that holds by the end of a batch (`stream.core.plan`)."""
+        if self._reach(columns) > self._planned:
+            await self.context.follower.read_campaigns()
+            self._planned = max(record.timestamp for record in records) + LEAD_MS
 
     def _decode(self, records: Sequence[Record]) -> tuple[Routed, list[DeadLetter]]:
         """What counts here, what goes on, and dead letters."""

@@ -43,6 +43,9 @@ MODELS = Topic("models", "model and chunk", "Models fitted now and then, packed.
 MODEL_SCORES = Topic(
     "model-scores", "user", "What models trained elsewhere say; you write it. Compacted.", _COMPACT
 )
+CAMPAIGNS = Topic(
+    "campaigns", "campaign and version", "Campaigns as published: every version. Compacted.", _COMPACT
+)
 ENGAGEMENTS = Topic("engagements", "user", "Messages to users: nudges, and their revocations.")
 DECISIONS = Topic("decisions", "user", "Why a nudge was sent, held or suppressed.")
 DEAD_LETTERS = Topic(
@@ -59,6 +62,7 @@ TOPICS = (
     METRICS,
     MODELS,
     MODEL_SCORES,
+    CAMPAIGNS,
     ENGAGEMENTS,
     DECISIONS,
     DEAD_LETTERS,
