@@ -16,8 +16,11 @@ help: ## Show this list
 demo: $(VENV)/installed-run ## Replay real shopping through an embedded broker and watch lists and nudges change
 	$(BIN)/tidewise demo
 
+# Two at a time, each with a broker and a store of its own: much of what they do is wait.
+PYTEST := $(BIN)/python -m pytest tests -n 2 --dist worksteal
+
 test: $(VENV)/installed-dev ## All tests, on the embedded broker and store
-	$(BIN)/python -m pytest tests
+	$(PYTEST)
 
 # What depends on the broker. Health, start and stop, memory and the demo are tested on the embedded one.
 ON_KAFKA := $(addprefix tests/e2e/test_,acceptance.py forward.py kill.py mend.py offline.py) \
@@ -37,7 +40,7 @@ check: $(VENV)/installed-dev ## Lint, formatting, types and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests
+	$(PYTEST)
 
 bench: $(VENV)/installed-run ## Benchmarks of counting, ranking and the whole pipeline, as JSON
 	$(BIN)/python -m benchmarks.kernel --json
