@@ -213,7 +213,8 @@ class Limits:
     """Bounds and weights that decoding needs.
 
     ``units`` [256] are the weights by kind code, ``unknown`` those of types the settings name and the
-    vocabulary does not, ``acts`` [256] the kinds whose items are interactions.
+    vocabulary does not, ``acts`` [256] the kinds whose items are interactions, ``detailed`` [256] the kinds
+    that engagement looks at.
     """
 
     max_message_bytes: int
@@ -224,6 +225,7 @@ class Limits:
     units: I64
     unknown: dict[str, int]
     acts: Bool
+    detailed: Bool
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -242,7 +244,14 @@ class Limits:
             units,
             {name: weight for name, weight in weights.items() if name not in CODE and name != "other"},
             _NAMES_ITEMS & ~(_IMPRESSION & (units == 0)),
+            _detailed(ENGAGEMENT_KINDS),
         )
+
+    def watching(self, kinds: frozenset[str]) -> Limits:
+        """With more kinds that engagement looks at: those of the triggers that run. About 2 µs."""
+        if kinds <= ENGAGEMENT_KINDS:
+            return self
+        return replace(self, detailed=_detailed(ENGAGEMENT_KINDS | kinds))
 
 
 def _flags(kinds: set[str] | frozenset[str], *codes: int) -> Bool:
@@ -251,13 +260,18 @@ def _flags(kinds: set[str] | frozenset[str], *codes: int) -> Bool:
     return flags
 
 
+@lru_cache
+def _detailed(kinds: frozenset[str]) -> Bool:
+    """Not of types beyond the vocabulary: no trigger of ours looks at them."""
+    return _flags(kinds & CODE.keys())
+
+
 _CODES = CODE | {TICK_TYPE: TICK}
 _ITEMS_ONLY = {kind for kind, groups in REQUIRED.items() if groups == REQUIRED["view_item"]}
 _NEEDS_ITEMS = _flags(_ITEMS_ONLY)
 _JUDGED_SINGLY = _flags(REQUIRED.keys() - _ITEMS_ONLY, TICK)
 _NAMES_ITEMS = _flags({kind for kind, groups in REQUIRED.items() if any("item" in g for g in groups)}, OTHER)
 _IMPRESSION = _flags(IMPRESSIONS)
-_DETAILED = _flags(ENGAGEMENT_KINDS)
 _OF_LISTS = _flags(LIST_KINDS)
 
 # Reading
@@ -646,7 +660,7 @@ def _columns(
         id=_ids(read.events),
         event=event,
         item=item,
-        details={at: read.events[at] for at in np.flatnonzero(_DETAILED[facts.kind]).tolist()},
+        details={at: read.events[at] for at in np.flatnonzero(limits.detailed[facts.kind]).tolist()},
         lists={at: read.events[at] for at in np.flatnonzero(_OF_LISTS[facts.kind]).tolist()},
         sender=np.full(len(time), -1, dtype=np.int32),
         source=np.zeros(len(time), dtype=np.int64),

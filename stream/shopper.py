@@ -213,7 +213,8 @@ class Shopper:
     def _decode(self, records: Sequence[Record]) -> tuple[Routed, list[DeadLetter]]:
         """What counts here, what goes on, and dead letters."""
         context, base = self.context, self.delivery.base(EVENTS.name)
-        columns, dead = decode(records, context.items, context.limits, self._verify)
+        limits = context.limits.watching(context.engine.watched())
+        columns, dead = decode(records, context.items, limits, self._verify)
         columns = replace(columns, offset=columns.offset + base)
         return self._router.route(columns, records, base, self.table, self.meta.senders), dead
 

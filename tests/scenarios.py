@@ -5,7 +5,7 @@ What happens:
 
 =====================  =============================================================================
 clock                  nothing but time: a tick brings the watermark to exactly this time
-add A [x2] [@9.90]     A goes into the cart (remove, buy, checkout likewise; buy takes several items)
+add A [x2] [@9.90]     A goes into the cart (view, remove, buy, checkout likewise; buy takes several items)
 consent, refuse        email and personalisation are granted, refused
 zone Europe/Berlin     a login that tells where the shopper is
 refund                 the order is taken back
@@ -41,6 +41,7 @@ MONDAY = "2024-03-04"
 SHOPPER = "shopper"
 _TYPES = {
     "add": "add_to_cart",
+    "view": "view_item",
     "remove": "remove_from_cart",
     "buy": "purchase",
     "checkout": "begin_checkout",
@@ -100,7 +101,7 @@ def _event(what: str, time: int) -> Event:
     known = words[0] != "visitor"
     verb, *rest = words if known else words[1:]
     fields: dict[str, Any] = {}
-    if verb in ("add", "remove", "buy", "checkout"):
+    if verb in ("add", "view", "remove", "buy", "checkout"):
         fields["items"] = _items(rest)
     if verb in ("buy", "refund"):
         fields["order"] = "o1"

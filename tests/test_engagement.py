@@ -54,6 +54,7 @@ DOINGS = st.one_of(
     st.sampled_from(["03-04", "1990-03-05"]).map(
         lambda day: ("preferences", {"attributes": {"birthday": day}})
     ),
+    st.tuples(st.just("view_item"), ITEMS),
     st.sampled_from([("refund", {"order": "o"}), ("purchase", {"items": [{"item": "A"}], "order": "o"})]),
     st.sampled_from([None, None, None, None, ("forget", dict[str, Any]())]),
 )
@@ -97,6 +98,9 @@ BY = engine(
     [
         campaign("abandoned-checkout", steps=["5m", "30m"], rest="1h"),
         campaign("birthday"),
+        campaign(
+            "browse-abandonment", trigger={"idle": "5m", "ordered": "30m"}, steps=["5m", "1h"], rest="1h"
+        ),
         campaign("post-purchase", steps=["20m"], rest="1h"),
         campaign("replenishment"),
         campaign("welcome", steps=["0s", "1h"], channels=["push", "email"]),

@@ -11,14 +11,16 @@ import pytest
 from stream import engagements
 from stream.campaign_files import running
 from stream.core.campaigns import Duration
+from stream.core.engaged import UserState
 from stream.core.engagement import Engine
 from stream.core.messages import revoke_key
 from stream.core.triggers import TYPES
 from stream.core.triggers.shape import DAY_MS
 from stream.core.triggers.win_back import WinBack
 from stream.engagements import read_engagement
+from stream.events import ENGAGEMENT_KINDS
 from stream.settings import Settings
-from tests.scenarios import campaign, check
+from tests.scenarios import Happening, Shop, campaign, check, engine, event, ms
 
 OPEN: dict[str, Any] = {"cart_enabled": False, "cap_day": 100, "cap_week": 100}
 """The default campaign off, no caps: what the trigger alone does."""
@@ -245,9 +247,149 @@ BIRTHDAY = {
     """,
 }
 
+BROWSE = {
+    "an hour after the visitor has been idle for half an hour": """
+        10:00         | consent |
+        10:05         | view A @5.00 |
+        10:20         | view B  |
+        11:49:59.999  | clock   |
+        11:50         | clock   | sent 1: B A
+        3 12:00       | clock   |
+    """,
+    "one view is too few": """
+        10:00  | consent |
+        10:05  | view A  |
+        13:00  | clock   |
+    """,
+    "half an hour without a view begins a new session": """
+        10:00         | consent |
+        10:05         | view A  |
+        10:34:59.999  | view B  |
+        12:04:59.999  | clock   | sent 1: B A
+        13:00         | clock   |
+    """,
+    "and in that, one view is too few again": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:35  | view B  |
+        13:00  | clock   |
+    """,
+    "coming back puts it off": """
+        10:00         | consent |
+        10:05         | view A  |
+        10:10         | view B  |
+        11:39         | view A  |
+        11:40         | clock   |
+        13:08:59.999  | clock   |
+        13:09         | clock   | sent 1: A B
+    """,
+    "a view that comes late counts at its own time": """
+        10:00  | consent |
+        10:20  | view A  |
+        10:25  | view B of 09:50:00.001 |
+        11:49:59.999 | clock |
+        11:50  | clock   | sent 1: A B
+    """,
+    "and not if it was of another session": """
+        10:00  | consent |
+        10:20  | view A  |
+        10:25  | view B of 09:50 |
+        13:00  | clock   |
+    """,
+    "something put in the cart cancels": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:10  | view B  |
+        11:39  | add B   | cancelled 1 add_to_cart
+        11:40  | clock   |
+    """,
+    "a checkout cancels": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:10  | view B  |
+        11:39  | checkout B | cancelled 1 begin_checkout
+        11:40  | clock   |
+    """,
+    "an order cancels": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:10  | view B  |
+        11:39  | buy C   | cancelled 1 purchase
+        11:40  | clock   |
+    """,
+    "an order that comes late cancels": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:10  | view B  |
+        11:39  | buy C of 10:05 | cancelled 1 purchase
+        11:40  | clock   |
+    """,
+    "while the cart holds something, views are none of its business": """
+        10:00  | consent |
+        10:01  | add C   |
+        10:05  | view A  |
+        10:10  | view B  |
+        10:20  | remove C |
+        10:25  | view A  |
+        11:55  | clock   |
+        12:00  | view A  |
+        12:10  | view B  |
+        13:40  | clock   | sent 1: B A
+    """,
+    "nobody who ordered within two days": """
+        1 10:00  | consent |
+        1 11:40:00.001 | buy C |
+        3 10:05  | view A  |
+        3 10:10  | view B  |
+        3 11:40  | clock   | suppressed 1 ordered
+    """,
+    "but who ordered two days ago": """
+        1 10:00  | consent |
+        1 11:40  | buy C   |
+        3 10:05  | view A  |
+        3 10:10  | view B  |
+        3 11:40  | clock   | sent 1: B A
+    """,
+    "an older order that comes late does not cancel, but counts": """
+        2 10:00  | consent |
+        2 10:05  | view A  |
+        2 10:10  | view B  |
+        2 10:15  | buy C of 2 10:04 |
+        2 11:40  | clock   | suppressed 1 ordered
+    """,
+    "no second one within seven days": """
+        1 10:00  | consent |
+        1 10:05  | view A  |
+        1 10:10  | view B  |
+        1 11:40  | clock   | sent 1: B A
+        8 10:05  | view A  |
+        8 10:09  | view B  |
+        8 11:39  | clock   | suppressed 1 rest
+        8 12:05  | view A  |
+        8 12:10  | view C  |
+        8 13:40  | clock   | sent 1: C A
+    """,
+    "held in the night, and cancelled by what comes meanwhile": """
+        1 10:00  | consent |
+        1 10:01  | zone Europe/London |
+        1 20:00  | view A  |
+        1 20:05  | view B  |
+        1 21:35  | clock   | held 1 quiet until 2 09:00
+        2 08:59  | add A   | cancelled 1 add_to_cart
+        2 09:00  | clock   |
+    """,
+    "whoever is forgotten gets none": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:10  | view B  |
+        10:15  | forget  | cancelled 1 forget
+        11:40  | clock   |
+    """,
+}
+
 ALL = {
     "abandoned-checkout": CHECKOUT, "welcome": WELCOME, "win-back": WIN_BACK, "post-purchase": POST_PURCHASE,
-    "replenishment": REPLENISHMENT, "birthday": BIRTHDAY,
+    "replenishment": REPLENISHMENT, "birthday": BIRTHDAY, "browse-abandonment": BROWSE,
 }  # fmt: skip
 
 
@@ -268,6 +410,42 @@ def test_born_on_a_leap_day() -> None:
         3 09:00  | clock   | sent 1:
     """
     check(table, "2025-02-27", [campaign("birthday", expires="500d")], **OPEN)
+
+
+def test_of_the_sessions_of_a_day_only_the_first_counts() -> None:
+    table = """
+        1 10:00  | consent |
+        1 10:05  | view A  |
+        1 10:10  | view B  |
+        1 11:40  | clock   | sent 1: B A
+        2 10:04:59.999 | view A |
+        2 10:09:59.999 | view C |
+        2 11:39:59.999 | clock  | suppressed 1 again
+        2 12:05  | view A  |
+        2 12:10  | view C  |
+        2 13:40  | clock   | sent 1: C A
+    """
+    check(table, campaigns=[campaign("browse-abandonment", rest="0s", expires="500d")], **OPEN)
+
+
+def test_views_are_looked_at_where_a_campaign_wants_them() -> None:
+    assert engine([campaign("win-back")]).watched() <= ENGAGEMENT_KINDS
+    assert "view_item" in engine([campaign("browse-abandonment")]).watched()
+    assert "view_item" not in engine([campaign("browse-abandonment", enabled=False)]).watched()
+    shown = campaign("win-back", message={"template": "back", "items": "viewed"})
+    assert "view_item" in engine([shown]).watched()
+
+
+def test_a_view_makes_nobody_known_and_tells_no_zone() -> None:
+    """It reaches the triggers that ask for it; nothing else that engagement knows changes."""
+    viewed = event("view_item", ms("10:05"), items=[{"item": "A"}], context={"zone": "Europe/Berlin"})
+    for given in ([], [campaign("browse-abandonment")]):
+        shop = Shop(engine(given))
+        shop.play([Happening("shopper", ms("10:05"), ms("10:05"), viewed)])
+        state = UserState.unpack(shop.stored.get("shopper"))
+        assert not state.identified and state.zone == ""
+        assert [each.item for each in state.viewed] == (["A"] if given else [])
+        assert given or not shop.stored
 
 
 # Revocation

@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from stream.events import ENGAGEMENT_KINDS
+
 if TYPE_CHECKING:
     from stream.events import Event
 
@@ -29,6 +31,8 @@ PREFERENCES, VALUES, VALUE_LENGTH = 32, 16, 256
 
 NUDGED, REVOCABLE_MS = 8, 3 * 86_400_000
 """Sent nudges that are kept, and for how long, in case an order from before them comes late."""
+VIEWED = 10
+"""Items looked at last that are kept, while a campaign wants to know."""
 
 _FORMAT = 1
 _Value = str | int | float | bool | list[str]
@@ -86,6 +90,14 @@ class Nudged(msgspec.Struct, frozen=True, array_like=True):
     items: tuple[str, ...] = ()
 
 
+class Viewed(msgspec.Struct, frozen=True, array_like=True):
+    """An item that was looked at, when last, and the price told then (None: none)."""
+
+    item: str
+    time: int
+    price: float | None
+
+
 class UserState(msgspec.Struct, array_like=True):
     """Everything engagement knows of one user. 0 stands for "never" in times.
 
@@ -94,7 +106,8 @@ class UserState(msgspec.Struct, array_like=True):
     has by channel the times of messages of the last 7 days, ``campaigns`` when each campaign last sent one.
     ``asked`` are the positions of logins whose anonymous user has not come yet; ~position where a `forget`
     came between (`stream.core.merge`). ``attributes`` are what the user prefers, by attribute. ``nudged`` are
-    the last nudges that a late order could revoke.
+    the last nudges that a late order could revoke, ``viewed`` the items looked at last, newest first, and not
+    ordered since; they are noted while a campaign runs that wants to know.
     """
 
     format: int = _FORMAT
@@ -114,6 +127,7 @@ class UserState(msgspec.Struct, array_like=True):
     asked: tuple[int, ...] = ()
     attributes: dict[str, Preference] = {}
     nudged: tuple[Nudged, ...] = ()
+    viewed: tuple[Viewed, ...] = ()
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:
@@ -178,12 +192,28 @@ def digest_fields(state: UserState) -> dict[str, object]:
 
 
 def observe(state: UserState, seen: Seen) -> None:
-    """Let an event change the facts of a state, in place."""
+    """Let an event change the facts of a state, in place. What only some triggers look at changes none."""
+    if seen.type not in ENGAGEMENT_KINDS:
+        return
     state.identified = state.identified or seen.event.user is not None
     _observe_zone(state, seen)
     change = _CHANGES.get(seen.type)
     if change is not None:
         change(state, seen)
+
+
+def observe_view(state: UserState, seen: Seen) -> None:
+    """Note what was looked at, in place; what comes later than an order made after it is ignored."""
+    if seen.time <= state.ordered:
+        return
+    known = {each.item: each for each in state.viewed}
+    for line in seen.event.lines():
+        old = known.get(line.item)
+        if old is None or old.time <= seen.time:
+            price = line.price if old is None or line.price is not None else old.price
+            known[line.item] = Viewed(line.item, seen.time, price)
+    newest = sorted(known.values(), key=lambda each: (-each.time, each.item))
+    state.viewed = tuple(newest[:VIEWED])
 
 
 def _put_in(state: UserState, seen: Seen) -> None:
@@ -216,6 +246,11 @@ def _buy(state: UserState, seen: Seen) -> None:
     for line in seen.event.lines():
         if line.item in state.cart and state.cart[line.item].time <= seen.time:
             del state.cart[line.item]
+    if state.viewed:
+        bought = {line.item for line in seen.event.lines()}
+        state.viewed = tuple(
+            each for each in state.viewed if each.time > seen.time or each.item not in bought
+        )
 
 
 def _check_out(state: UserState, seen: Seen) -> None:

@@ -26,12 +26,14 @@ from stream.core.engaged import (
     UserState,
     digest_fields,
     observe,
+    observe_view,
 )
 from stream.core.guards import WEEK_MS, Candidate, EngagementConfig, Stop, check, counters
 from stream.core.messages import Decision, Evidence, Message, Revoke, Verdict, decision_hash, message_id
 from stream.core.notices import Notice
-from stream.core.triggers import Trigger, triggers_of
+from stream.core.triggers import Trigger, kinds_of, triggers_of
 from stream.core.triggers.shape import Progress, Proposal
+from stream.events import ENGAGEMENT_KINDS
 
 if TYPE_CHECKING:
     from stream.core.plan import Plan
@@ -74,6 +76,7 @@ class Engine:
 
     ``numbers`` are the versions of those that were published, ``off`` those that are switched off. With a
     ``plan`` another engine holds at other times; of what this one has then only the settings count.
+    ``kinds`` are the event types that its triggers and campaigns look at.
     """
 
     config: EngagementConfig
@@ -82,6 +85,12 @@ class Engine:
     numbers: Mapping[str, int] = field(default_factory=dict)
     off: frozenset[str] = frozenset()
     plan: Plan | None = None
+    kinds: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        kinds = [trigger.kinds for trigger in self.triggers.values()]
+        kinds += [kinds_of(campaign) for campaign in self.campaigns.values()]
+        object.__setattr__(self, "kinds", frozenset().union(*kinds))
 
     @classmethod
     def of(cls, settings: Settings, campaigns: Sequence[Campaign] = ()) -> Engine:
@@ -94,6 +103,10 @@ class Engine:
     def config_of(self, rule: str) -> EngagementConfig:
         """What holds for a rule's messages."""
         return self.config.of_campaign(self.campaigns.get(rule))
+
+    def watched(self) -> frozenset[str]:
+        """The event types that it looks at, at any time that may come."""
+        return self.kinds if self.plan is None else self.plan.kinds()
 
     def running(self, rule: str, time: int) -> bool:
         """Whether a rule's campaign runs at a moment of event time."""
@@ -272,7 +285,11 @@ class _Passage:
         if seen.type in _ENDS:
             self._forget(seen)
             return
+        if seen.type not in ENGAGEMENT_KINDS | self.engine.kinds:
+            return  # shown because another engine will want it, or did
         observe(self.state, seen)
+        if seen.type == "view_item":
+            observe_view(self.state, seen)
         for rule in self.engine.off:
             self._switch_off(rule)
         if seen.type == "purchase" and self.state.nudged:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace as changed
 
 from stream.core.campaigns import Campaign, Version, content_hash, successor
+from stream.core.triggers import kinds_of
 
 if TYPE_CHECKING:
     from stream.core.engagement import Engine
@@ -76,6 +77,7 @@ class Plan:
         self._make, self._base = make, {campaign.id: campaign for campaign in base}
         self.schedule = Schedule() if schedule is None else schedule
         self._revision = -1
+        self._kinds: frozenset[str] = frozenset()
         self._changes: list[int] = []
         self._made: dict[int, Engine] = {}
 
@@ -86,6 +88,11 @@ class Plan:
             self._made[place] = self._engine(self._changes[place - 1] if place else None)
         return self._made[place]
 
+    def kinds(self) -> frozenset[str]:
+        """The event types that any campaign looks at that holds, did or will."""
+        self._known()
+        return self._kinds
+
     def steady(self, first: int, last: int) -> bool:
         """Whether one engine holds from a time to another, both included."""
         changes = self._known()
@@ -95,6 +102,8 @@ class Plan:
         if self._revision != self.schedule.revision:
             self._changes = sorted({each.since for each in self.schedule.held})
             self._made.clear()
+            versions = [each.version.campaign for each in self.schedule.held]
+            self._kinds = frozenset().union(*map(kinds_of, [*self._base.values(), *versions]))
             self._revision = self.schedule.revision
         return self._changes
 

@@ -18,6 +18,7 @@ from stream.core.guards import EngagementConfig
 from stream.core.triggers.abandoned_cart import AbandonedCart
 from stream.core.triggers.abandoned_checkout import AbandonedCheckout
 from stream.core.triggers.birthday import Birthday
+from stream.core.triggers.browse_abandonment import BrowseAbandonment
 from stream.core.triggers.post_purchase import PostPurchase
 from stream.core.triggers.replenishment import Replenishment
 from stream.core.triggers.shape import Progress, Proposal, Sequenced
@@ -72,6 +73,7 @@ TYPES: Mapping[str, type[Sequenced]] = {
     "abandoned-cart": AbandonedCart,
     "abandoned-checkout": AbandonedCheckout,
     "birthday": Birthday,
+    "browse-abandonment": BrowseAbandonment,
     "post-purchase": PostPurchase,
     "replenishment": Replenishment,
     "welcome": Welcome,
@@ -91,6 +93,14 @@ def triggers_of(config: EngagementConfig, campaigns: Sequence[Campaign] = ()) ->
         DEFAULT, ("email",), "personalisation", PRIORITIES[DEFAULT], config.cart_after_ms, config.cart_rest_ms
     )
     return (usual, *made)
+
+
+def kinds_of(campaign: Campaign) -> frozenset[str]:
+    """The event types that a campaign looks at, none if it is switched off."""
+    if not campaign.enabled:
+        return frozenset()
+    shown = frozenset(["view_item"]) if campaign.message.items == "viewed" else frozenset[str]()
+    return TYPES[campaign.trigger.type].kinds | shown
 
 
 def _made(campaign: Campaign) -> Trigger[Any]:
