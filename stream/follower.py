@@ -19,8 +19,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
 
 from state.model import TERM_LENGTH
-from stream.campaign_files import TRIGGERS
-from stream.core.campaigns import decode_version
 from stream.core.items import Items
 from stream.core.metrics import Measured
 from stream.core.metrics import read as read_metrics
@@ -29,10 +27,11 @@ from stream.core.models.external import External
 from stream.core.models.gathered import Models
 from stream.core.models.model import NAMES, unpack
 from stream.core.neighborhood import Neighborhood
-from stream.core.plan import Held, Schedule
+from stream.core.plan import Schedule
 from stream.core.segments import Top, read_record
 from stream.core.trending import merge
 from stream.kin import Kin
+from stream.publishing import learn
 from stream.settings import Settings
 from stream.topics import CAMPAIGNS, METRICS, MODEL_SCORES, MODELS, NEIGHBORS, TRENDING, Topic
 from stream.transport import FETCH_WAIT_MS
@@ -117,13 +116,7 @@ class Followed:
 
     def learn_campaigns(self, records: Sequence[Any]) -> None:
         """Versions of campaigns; one that cannot be read is passed over."""
-        for record in records:
-            try:
-                version = decode_version(record.value or b"", TRIGGERS)
-            except ValueError as error:
-                _passed_over(record, error)
-            else:
-                self.schedule.learn(Held.of(version, record.timestamp, record.offset))
+        learn(self.schedule, records)
 
     async def read_campaigns(self) -> None:
         """Return when every version that stands in the topic now is known: here all are, always."""

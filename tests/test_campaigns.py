@@ -452,6 +452,12 @@ def test_a_version_can_be_published_and_read_back() -> None:
         decode_version(encode_version(version), TRIGGERS)
 
 
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1]", b'{"campaign":{},"number":0,"hash":"","effective":0}'])
+def test_what_is_no_version_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="this is no version of a campaign"):
+        decode_version(data, TRIGGERS)
+
+
 def test_differences_are_told_field_by_field() -> None:
     old = campaign(steps=["45m", "24h"], coupon={"pool": "may"})
     new = campaign(steps=["1h"], message={"template": "mugs", "data": {"title": {"de": "Tassen"}}})

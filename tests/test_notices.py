@@ -89,7 +89,8 @@ def world() -> World:
     for shopper in made.shoppers:
         engine = shopper.context.engine
         listening = Listening("listening", ("email",), "personalisation", 1, (0,), HOUR_MS)
-        shopper.context = replace(shopper.context, engine=replace(engine, triggers={listening.id: listening}))
+        engine = replace(engine, triggers={listening.id: listening}, plan=None)
+        shopper.context = replace(shopper.context, engine=engine)
     return made
 
 

@@ -1,4 +1,4 @@
-"""Commands about campaigns: `campaigns validate`, `campaigns diff`, `campaigns dry-run`."""
+"""Commands about campaigns: `campaigns validate`, `diff`, `dry-run`, `publish`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream.cli.common import PROBLEM, Json, codes, err, out, settings_of, show_json, wait_for
+from stream.cli.common import (
+    PROBLEM,
+    BrokerUrl,
+    Json,
+    codes,
+    err,
+    fail,
+    out,
+    settings_of,
+    show_json,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from producers.source import Source
     from stream.campaign_files import Problem
     from stream.core.campaigns import Campaign, Change
+    from stream.core.plan import Held, Schedule
     from stream.dry_run import DryRun
     from stream.settings import Settings
 
@@ -114,6 +126,101 @@ def dry_run(
     if plot is not None:
         _draw(run, plot)
     show_json(_document(run)) if json else _show_run(run)
+
+
+@campaigns.command(epilog=EPILOG)
+def publish(
+    folder: Folder = Path("campaigns"),
+    effective: Annotated[
+        str | None, typer.Option(help="Event time from which they hold (RFC 3339); default: in 10 seconds.")
+    ] = None,
+    broker_url: BrokerUrl = None,
+    json: Json = False,
+) -> None:
+    """Let the campaigns of a folder run: on all workers, from one event time on.
+
+    Checks them, shows what differs from what was published before, and writes a version of each campaign that
+    differs to the topic `campaigns`. A campaign that left the folder is switched off; of a single file only
+    that campaign is published. Workers need no restart, and a replay finds every version that held.
+
+    Examples:
+
+    - `tidewise campaigns publish`
+    - `tidewise campaigns publish campaigns --effective 2026-12-01T00:00:00+01:00`
+    """
+    from stream.core.campaigns import diff as differences
+
+    settings = settings_of(broker_url=broker_url)
+    given = _runnable(folder)
+    with _mended():
+        before, held = wait_for(_publish(settings, given, effective, whole=folder.is_dir()))
+    old = before.newest()
+    changes = {
+        each.version.campaign.id: differences(
+            old[each.version.campaign.id].version.campaign if each.version.campaign.id in old else None,
+            each.version.campaign,
+        )
+        for each in held
+    }
+    show_json([_told(each, changes) for each in held]) if json else _show_published(held, changes)
+
+
+async def _publish(
+    settings: Settings, given: list[Campaign], effective: str | None, whole: bool
+) -> tuple[Schedule, list[Held]]:
+    """What was published before, and what is now."""
+    import time
+
+    from stream.publishing import publish as written
+    from stream.publishing import published, versions_of
+    from stream.times import time_ms
+
+    at = None if effective is None else time_ms(effective)
+    known = await published(settings)
+    versions = versions_of(known, given, time.time_ns() // 1_000_000, at, whole)
+    return known, await written(settings, versions) if versions else []
+
+
+def _runnable(place: Path) -> list[Campaign]:
+    """The campaigns of a file or folder, which must all be able to run; problems end the command."""
+    from stream.campaign_files import running
+
+    _campaigns(place)
+    try:
+        found = running(str(place))
+    except ValueError as error:
+        fail(str(error))
+    return found or fail(f"{place}: there is no campaign. To switch one off, set enabled: false")
+
+
+@contextmanager
+def _mended() -> Iterator[None]:
+    """What cannot be published, as a message."""
+    from aiokafka.errors import KafkaError
+
+    try:
+        yield
+    except ValueError as error:
+        fail(str(error))
+    except KafkaError as error:
+        fail(f"broker: {error}")
+
+
+def _told(held: Held, changes: dict[str, list[Change]]) -> dict[str, Any]:
+    from stream.times import time_text
+
+    version = held.version
+    head = {"campaign": version.campaign.id, "version": version.number, "effective": time_text(held.since)}
+    return head | {"enabled": version.campaign.enabled, "changes": changes[version.campaign.id]}
+
+
+def _show_published(held: list[Held], changes: dict[str, list[Change]]) -> None:
+    from stream.times import time_text
+
+    _show(changes)
+    for each in held:
+        said = f"{each.version.campaign.id}: version {each.version.number} holds from {time_text(each.since)}"
+        out.print(said, highlight=False, markup=False)
 
 
 def _opened(name: str, settings: Settings, limit: int | None) -> Source:

@@ -481,11 +481,26 @@ def encode_version(version: Version) -> bytes:
 
 def decode_version(data: bytes, registry: Registry) -> Version:
     """From `encode_version`. Raises ValueError with the faults when the campaign cannot be read any more."""
-    said = msgspec.json.decode(data, type=dict[str, Any])
-    campaign, faults = read(said["campaign"], registry)
+    try:
+        said = _VERSION.decode(data)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"this is no version of a campaign: {error}") from error
+    campaign, faults = read(said.campaign, registry)
     if campaign is None:
         raise ValueError("; ".join(fault.message for fault in faults))
-    return msgspec.convert(said | {"campaign": campaign}, Version)
+    return Version(campaign=campaign, number=said.number, hash=said.hash, effective=said.effective)
+
+
+class _Said(Struct, frozen=True):
+    """A version as it is written."""
+
+    campaign: Any
+    number: Annotated[int, Meta(ge=1)]
+    hash: str
+    effective: int
+
+
+_VERSION = msgspec.json.Decoder(_Said)
 
 
 class Change(Struct, frozen=True):
