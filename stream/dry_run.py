@@ -7,10 +7,10 @@ too late to be sent. Users who never say whether they consent may be taken to ha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -56,31 +56,52 @@ async def dry_run(
     progress: Callable[[int], None] = lambda done: None,
 ) -> DryRun:
     """Let a log pass, in order of time. Memory grows with users, not with events. ~50 µs an event."""
-    alone = settings.model_copy(update={"partitions": 1, "cached_users": 10_000_000})
-    worker = LocalWorker(alone, _KEY, campaigns)
-    worker.contexts.shopping.lister.publishing = worker.contexts.shopping.lister.learning = False
-    await worker.take()
     run, seen, reached = DryRun(), set[str](), set[str]()
     drawn = _Drawn(sample)
-    log = _Log(_records(entry for entry in entries if not entry.is_item))
-    while some := log.next(worker.outputs.take(EVENTS.name, 0)):
-        await worker.shoppers[0].handle([bundle(EVENTS.name, 0, some)])
-        keys = [record.key.decode() for record in some if record.key is not None]
-        seen.update(keys)
-        run.events += len(keys)
-        for output in worker.outputs.take(DECISIONS.name, 0):
-            told = msgspec.json.decode(output.value)
+    async for passed in passing(settings, campaigns, entries):
+        seen.update(passed.users)
+        run.events = passed.events
+        for decision in passed.decisions:
+            told = msgspec.json.decode(decision)
             run.decisions[told["rule"], told["outcome"], told["reason"]] += 1
-        for output in worker.outputs.take(ENGAGEMENTS.name, 0):
-            message = msgspec.json.decode(output.value)
+        for said in passed.messages:
+            message = msgspec.json.decode(said)
             if message["type"] == "nudge":
                 reached.add(message["user"])
                 run.days[time_text(message["time"])[:10], message["rule"]] += 1
                 drawn.add(message)
-        worker.outputs.sent.clear()
         progress(run.events)
     run.users, run.reached, run.sample = len(seen), len(reached), drawn.held
     return run
+
+
+class Passed(NamedTuple):
+    """What a piece of a log made: ``events`` so far, the ``users`` of the piece, values of the topics."""
+
+    events: int
+    users: list[str]
+    decisions: list[bytes]
+    messages: list[bytes]
+
+
+async def passing(
+    settings: Settings, campaigns: Sequence[Campaign], entries: Iterable[Entry]
+) -> AsyncIterator[Passed]:
+    """Let a log pass through a worker without lists, some events at a time."""
+    alone = settings.model_copy(update={"partitions": 1, "cached_users": 10_000_000})
+    worker = LocalWorker(alone, _KEY, campaigns)
+    worker.contexts.shopping.lister.publishing = worker.contexts.shopping.lister.learning = False
+    await worker.take()
+    log, events, mail = _Log(_records(entry for entry in entries if not entry.is_item)), 0, list[Output]()
+    while some := log.next(mail):
+        await worker.shoppers[0].handle([bundle(EVENTS.name, 0, some)])
+        users = [record.key.decode() for record in some if record.key is not None]
+        events += len(users)
+        mail, decisions, messages = (
+            worker.outputs.take(topic.name, 0) for topic in (EVENTS, DECISIONS, ENGAGEMENTS)
+        )
+        worker.outputs.sent.clear()
+        yield Passed(events, users, [one.value for one in decisions], [one.value for one in messages])
 
 
 class _Log:

@@ -156,6 +156,7 @@ class Follower(Followed):
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.bootstrap,
             enable_auto_commit=False,
+            auto_offset_reset="earliest",  # a reset to the end on its way would outrun the seek
             isolation_level="read_committed",
             fetch_max_wait_ms=FETCH_WAIT_MS,
             max_partition_fetch_bytes=4_194_304,

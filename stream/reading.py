@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -31,6 +30,7 @@ async def read_whole(
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.bootstrap,
         enable_auto_commit=False,
+        auto_offset_reset="earliest",
         isolation_level="read_committed",
         request_timeout_ms=int(settings.connect_timeout_s * 1000),
         fetch_max_wait_ms=FETCH_WAIT_MS,
@@ -58,8 +58,7 @@ async def _read(
     consumer: AIOKafkaConsumer, progress: Progress
 ) -> AsyncIterator[tuple[TopicPartition, Sequence[Record]]]:
     parts = list(consumer.assignment())
-    begins, ends = await asyncio.gather(consumer.beginning_offsets(parts), consumer.end_offsets(parts))
-    await consumer.seek_to_beginning()
+    begins, ends = await consumer.beginning_offsets(parts), await consumer.end_offsets(parts)
     total, done = sum(ends.values()) - sum(begins.values()), 0
     while left := [at for at in parts if await consumer.position(at) < ends[at]]:
         found = await consumer.getmany(*left, timeout_ms=int(_SOME_S * 1000), max_records=_MOST)

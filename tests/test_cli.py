@@ -44,7 +44,7 @@ COMMANDS = (
     *("evaluate", "compare", "refresh", "explain"),
     *("topics create", "lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
     *("lookup cart", "lookup together", "campaigns dry-run"),
-    *("campaigns validate", "campaigns diff", "campaigns publish"),
+    *("campaigns validate", "campaigns diff", "campaigns publish", "campaigns status", "campaigns report"),
 )
 GOOD = b'{"id":"e1","type":"view_item","time":"2026-05-01T12:30:00Z","user":"ann","item":"mug"}'
 ITEM = b'{"type":"item","item":"mug","name":"Red mug"}'

@@ -7,7 +7,7 @@ import logging
 import typer
 
 from stream.allocator import keep_freed_memory
-from stream.cli import campaigns, data, evaluation, explain, look, refreshing, run
+from stream.cli import campaigns, data, evaluation, explain, look, refreshing, reporting, run
 from stream.cli.common import CODES, told
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ look.register(app)
 explain.register(app)
 evaluation.register(app)
 refreshing.register(app)
+reporting.register(campaigns.campaigns)
 campaigns.register(app)
 
 

@@ -88,7 +88,7 @@ def diff(old: Old, new: New, json: Json = False) -> None:
 
     if old.is_dir() != new.is_dir():
         raise typer.BadParameter("give two files, or two folders", param_hint="NEW")
-    pairs = _pairs(_campaigns(old), _campaigns(new), by_id=old.is_dir())
+    pairs = _pairs(checked(old), checked(new), by_id=old.is_dir())
     changes = {name: differences(before, after) for name, before, after in pairs}
     changed = {name: found for name, found in changes.items() if found}
     show_json(changed) if json else _show(changed)
@@ -118,10 +118,10 @@ def dry_run(
     from stream.dry_run import dry_run as tried
 
     settings = settings_of()
-    given = _campaigns(folder)
-    source = _opened(log, settings, limit)
+    given = checked(folder)
+    source = log_of(log, settings, limit)
     entries = consenting(source.entries(), consent) if consent else source.entries()
-    with _bar() as progress:
+    with bar() as progress:
         run = wait_for(tried(settings, given, entries, sample, progress))
     if plot is not None:
         _draw(run, plot)
@@ -185,7 +185,7 @@ def _runnable(place: Path) -> list[Campaign]:
     """The campaigns of a file or folder, which must all be able to run; problems end the command."""
     from stream.campaign_files import running
 
-    _campaigns(place)
+    checked(place)
     try:
         found = running(str(place))
     except ValueError as error:
@@ -223,7 +223,8 @@ def _show_published(held: list[Held], changes: dict[str, list[Change]]) -> None:
         out.print(said, highlight=False, markup=False)
 
 
-def _opened(name: str, settings: Settings, limit: int | None) -> Source:
+def log_of(name: str, settings: Settings, limit: int | None) -> Source:
+    """A recorded log, or a data set. Raises BadParameter where there is none."""
     from producers.datasets import DATASETS
     from producers.replay import open_source
     from stream.cli.sources import First
@@ -237,7 +238,8 @@ def _opened(name: str, settings: Settings, limit: int | None) -> Source:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int], None]]:
+def bar() -> Iterator[Callable[[int], None]]:
+    """Events so far, on standard error."""
     from rich.progress import Progress, TextColumn
 
     columns = (TextColumn("{task.completed:,.0f} events"), TextColumn("{task.elapsed:.0f} s"))
@@ -291,7 +293,7 @@ def _draw(run: DryRun, path: Path) -> None:
     figure.savefig(path)
 
 
-def _campaigns(place: Path) -> list[Campaign]:
+def checked(place: Path) -> list[Campaign]:
     """The campaigns of a file or folder; problems end the command."""
     from stream.campaign_files import load
 
