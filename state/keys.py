@@ -100,3 +100,7 @@ class Keys:
     def catalog(self, part: str, item: str) -> str:
         """The newest catalogue event of an item."""
         return f"{self.prefix}:{{{part}}}:catalog:{item}"
+
+    def watchers(self, part: str, item: str) -> str:
+        """Who is interested in an item: only while somebody is."""
+        return f"{self.prefix}:{{{part}}}:watchers:{item}"

@@ -69,6 +69,7 @@ class Contexts:
             rows,
             Popularity(items),
             counting.decay,
+            plan,
         )
 
     def dead_letters(self, partition: int, topic: str, record: Record) -> Sequence[Output]:

@@ -13,6 +13,10 @@ Message v1, little-endian::
     source i64[segments], time ms i64[segments], period i32[segments], entries u32[segments]
     row u32[entries] (index into hashes; kind in the two highest bits)
     column u32[entries], weight u32[entries]
+
+Message v2 tells items who is interested in them (`stream.core.watchers`), while a campaign runs that wants to
+know: u8 2, pad, sender u16 (partition + `WATCH_SENDER`: these positions are counted for themselves), then a
+MessagePack array of interests, each with its source, in its order.
 """
 
 from __future__ import annotations
@@ -23,10 +27,12 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.items import Items
+from stream.core.watchers import Interest
 
 T = TypeVar("T", bound=np.generic)
 I64 = NDArray[np.int64]
@@ -41,6 +47,12 @@ _HEADER = struct.Struct("<BxHIIII")
 _FORMAT = 1
 _KIND_SHIFT = 30
 _INDEX_MASK = (1 << _KIND_SHIFT) - 1
+_WATCH_HEADER = struct.Struct("<BxH")
+_WATCH_FORMAT = 2
+WATCH_SENDER = 2**15
+"""Added to the partition that sends interests."""
+MESSAGE_INTERESTS = 4000
+"""A message is closed at the event that reaches this many interests (60 bytes each, with short names)."""
 MESSAGE_ENTRIES = 200_000
 """A message is closed at the segment that reaches this many entries (12 bytes each)."""
 
@@ -173,6 +185,34 @@ def unpack(message: bytes, items: Items) -> tuple[int, Increments]:
         )
     except (struct.error, IndexError, ValueError) as error:
         raise ValueError(f"increments are damaged or of another format: {error}") from error
+
+
+def pack_interests(sender: int, interests: Sequence[Interest]) -> list[bytes]:
+    """Messages for one receiver; interests must be in source order. About 0.3 µs each."""
+    cuts = [0]
+    for at in range(1, len(interests)):
+        if at - cuts[-1] >= MESSAGE_INTERESTS and interests[at].source != interests[at - 1].source:
+            cuts.append(at)
+    header = _WATCH_HEADER.pack(_WATCH_FORMAT, sender + WATCH_SENDER)
+    parts = (interests[low:high] for low, high in pairwise([*cuts, len(interests)]) if low < high)
+    return [header + msgspec.msgpack.encode(part) for part in parts]
+
+
+def has_interests(message: bytes) -> bool:
+    """Whether a message tells of interests."""
+    return message[:1] == bytes([_WATCH_FORMAT])
+
+
+_INTERESTS = msgspec.msgpack.Decoder(list[Interest])
+
+
+def unpack_interests(message: bytes) -> tuple[int, list[Interest]]:
+    """The sender and the interests of one message. Raises ValueError when it is damaged."""
+    try:
+        _, sender = _WATCH_HEADER.unpack_from(message)
+        return sender, _INTERESTS.decode(message[_WATCH_HEADER.size :])
+    except (struct.error, msgspec.MsgspecError, ValueError) as error:
+        raise ValueError(f"interests are damaged: {error}") from error
 
 
 class _Reader:

@@ -23,19 +23,22 @@ from stream.core import views
 from stream.core.content import category_of, item_tokens
 from stream.core.items import Items, item_hash
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, pack_records
+from stream.core.plan import Plan
 from stream.core.ranking import nearest
 from stream.core.recommend.trend import SEGMENTS, Trends
 from stream.core.rows import Rows
 from stream.core.trending import HOURS, Popularity, top_record
 from stream.core.usual import last_year, per_day, steady
 from stream.core.vectors import quantised
+from stream.core.watchers import Change, Goods, Interest
 from stream.core.weights import Decay
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CatalogItem
+from stream.fanout import Fanout
 from stream.follower import Followed
 from stream.forward import ITEM, pack
 from stream.letters import bad_mail, dead_letter
-from stream.mail import BACKWARD, HIT, Increments, join, unpack
+from stream.mail import BACKWARD, HIT, Increments, has_interests, join, unpack, unpack_interests
 from stream.ownership import ItemPartitions
 from stream.settings import Settings
 from stream.signing import verifier
@@ -54,6 +57,8 @@ CATALOG_FIELDS = tuple(name for name in CatalogItem.__struct_fields__ if name no
 """What is kept of a catalogue event."""
 PACE = 16
 """While input waits, what is done at intervals rests this many times as long as it took."""
+POSTS = 5000
+"""Notices that wait for the checkpoint, at most, while more input does."""
 TOP_ITEMS = 200
 """Items of a partition's record in topic `trending`."""
 
@@ -61,9 +66,10 @@ TOP_ITEMS = 200
 class Meta(msgspec.Struct, array_like=True):
     """An item partition's own state (MessagePack array): last source positions by sender, and tallies.
 
-    ``senders`` and ``segments`` (``repeats`` of them dropped) are of increments, ``posted`` of mail in the
-    catalogue. Every element of the partition's catalogue is in one of ``catalog`` (counted here),
-    ``forwarded``, ``mail_repeats``, or, with damaged increments, in ``dead``.
+    ``senders`` are of increments and (+ `WATCH_SENDER`) of interests, ``segments`` (``repeats`` of them
+    dropped) of increments, ``posted`` of mail in the catalogue, ``notices`` were made for users. Every
+    element of the partition's catalogue is in one of ``catalog`` (counted here), ``forwarded``,
+    ``mail_repeats``, or, with damaged increments, in ``dead``.
     """
 
     format: int = _META_FORMAT
@@ -75,6 +81,7 @@ class Meta(msgspec.Struct, array_like=True):
     posted: dict[int, int] = {}
     forwarded: int = 0
     mail_repeats: int = 0
+    notices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class Context:
     rows: Rows
     popularity: Popularity
     decay: Decay
+    plan: Plan
 
 
 _NONE: I32 = np.zeros(0, dtype=np.int32)
@@ -145,6 +153,8 @@ class Shelf:
         self.unpublished: set[int] = set()
         self.letters: list[tuple[str, DeadLetter]] = []
         self.forwards: list[tuple[int, Output]] = []
+        context, partitions = self.context, self.context.settings.partitions
+        self.fanout = Fanout(self.partition, partitions, context.signing_key, context.keys, context.items)
         self.published = 0
         self._next: dict[str, tuple[float, float]] = {}
         self._busy = False
@@ -176,23 +186,28 @@ class Shelf:
             if topic == CATALOG.name:
                 await self._upsert(records)
             else:
-                entries += self._open(records)
+                increments, interests = self._open(records)
+                entries += increments
+                await self._note(interests)
         if entries:
             await self._fold(join(entries))
 
     # Increments
 
-    def _open(self, records: Sequence[Record]) -> list[Increments]:
-        """Entries of the messages, without what a sender repeated; a damaged message goes to dead letters."""
+    def _open(self, records: Sequence[Record]) -> tuple[list[Increments], list[Interest]]:
+        """Increments and interests, without what a sender repeated; damaged messages go to dead letters."""
         opened: list[Increments] = []
+        interests: list[Interest] = []
         for record in records:
+            value = record.value or b""
             try:
-                sender, entries = unpack(record.value or b"", self.context.items)
+                if has_interests(value):
+                    interests += self._unheard(*unpack_interests(value))
+                else:
+                    opened.append(self._unseen(*unpack(value, self.context.items)))
             except ValueError as error:
                 self.letters.append((INCREMENTS.name, bad_mail(record, str(error))))
-                continue
-            opened.append(self._unseen(sender, entries))
-        return opened
+        return opened, interests
 
     def _unseen(self, sender: int, entries: Increments) -> Increments:
         """Drop segments at or before the sender's last source position; remember the new one."""
@@ -203,6 +218,23 @@ class Shelf:
         self.meta.segments += len(np.unique(entries.source))
         self.meta.repeats += len(np.unique(entries.source[~fresh]))
         return entries if fresh.all() else entries.take(fresh)
+
+    def _unheard(self, sender: int, interests: Sequence[Interest]) -> list[Interest]:
+        """Without those at or before the sender's last source position; remember the new one."""
+        last = self.meta.senders.get(sender, -1)
+        if interests:
+            self.meta.senders[sender] = max(last, interests[-1].source)
+        return [one for one in interests if one.source > last]
+
+    async def _note(self, interests: Sequence[Interest]) -> None:
+        """Put users into the lists of items, and take them out."""
+        if not interests:
+            return
+        ids = self.context.items.ids(one.item for one in interests)
+        await self._load(np.unique(ids))
+        await self.fanout.load(self.delivery.session, ids.tolist())
+        for at, one in zip(ids.tolist(), interests, strict=True):
+            self.fanout.note(at, one, Goods.of(self.catalog.get(at, {})))
 
     async def _fold(self, entries: Increments) -> None:
         context = self.context
@@ -244,15 +276,37 @@ class Shelf:
         found = self._mine([item for item in listed if self._is_new(item)])
         ids = self.context.items.ids(item.item for item in found)
         await self._load(np.unique(ids))
+        changes: list[tuple[int, Listed, Change]] = []
         for at, item in zip(ids.tolist(), found, strict=True):
             given = {name: value for name in CATALOG_FIELDS if (value := getattr(item, name)) is not None}
-            self.catalog[at] = self.catalog.get(at, {}) | given
+            before = self.catalog.get(at, {})
+            self.catalog[at] = after = before | given
             self._told.pop(at, None)
+            change = Change(item.item, item.time_ms, Goods.of(before), Goods.of(after))
+            if change.before != change.after:
+                changes.append((at, item, change))
+        await self._tell_users(changes)
         self.context.rows.witness(ids, np.array([item.time_ms for item in found], dtype=np.int64))
         self.changed_catalog.update(ids.tolist())
         self.dirty.update(ids.tolist())
         self.unpublished.update(ids.tolist())
         self.meta.catalog += len(found)
+
+    async def _tell_users(self, changes: Sequence[tuple[int, Listed, Change]]) -> None:
+        """Notices to the users whom changed prices and stocks concern, if a campaign wants to know."""
+        plan, base = self.context.plan, self.delivery.base(CATALOG.name)
+        wanted = [
+            (at, item, change, terms)
+            for at, item, change in changes
+            if (terms := plan.at(item.time_ms).terms) is not None
+        ]
+        if not wanted:
+            return
+        await self.fanout.load(self.delivery.session, (at for at, *_ in wanted))
+        before = len(self.fanout.posts)
+        for at, item, change, terms in wanted:
+            self.fanout.tell(at, change, terms, item.offset + base, item.received)
+        self.meta.notices += len(self.fanout.posts) - before
 
     def _is_new(self, item: Listed) -> bool:
         """Whether an event was not yet had as mail; its sender's source position is kept."""
@@ -290,10 +344,14 @@ class Shelf:
             await self._paced("publish", settings.publish_s, self._publish)
         if self._due("trending"):
             await self._paced("trending", settings.trending_s, self._publish_trending)
-        if self._uncommitted() and (self.letters or self._due("checkpoint")):
+        if self._uncommitted() and (self.letters or self._must_post(busy) or self._due("checkpoint")):
             await self._paced("checkpoint", settings.checkpoint_s, self._checkpoint)
             return True
         return not self._uncommitted()
+
+    def _must_post(self, busy: bool) -> bool:
+        """Whether notices should not wait for the next checkpoint: at once, while more waits by the lot."""
+        return len(self.fanout.posts) > (POSTS if busy else 0)
 
     def _due(self, what: str) -> bool:
         soon, late = self._next.get(what, (0.0, 0.0))
@@ -519,12 +577,13 @@ class Shelf:
         self.meta.dead += len(letters)
         effects = Effects(
             writes=self._writes(),
-            mail=forwards,
+            mail=[*forwards, *self.fanout.taken()],
             dead=sorted({(topic, letter.offset) for topic, letter in letters}),
             dead_letters=[dead_letter(topic, self.partition, letter) for topic, letter in letters],
         )
         await self.delivery.transact(new, effects)
         self.dirty.clear()
+        self.fanout.saved()
         await self.delivery.publish(effects)
 
     def _writes(self) -> list[Write]:
@@ -539,7 +598,7 @@ class Shelf:
             if at in self.catalog:
                 document = msgspec.msgpack.encode(self.catalog[at])
                 writes.append(Put(context.keys.catalog(part, name), document))
-        return writes
+        return [*writes, *self.fanout.writes()]
 
 
 def _padded(lists: Sequence[NDArray[N]]) -> NDArray[N]:

@@ -25,15 +25,16 @@ from stream.core.plan import LEAD_MS
 from stream.core.preferences import cold, told
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, Rows, UserTable, pack
+from stream.core.watchers import Interest
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import NOTICE
 from stream.follower import Followed
 from stream.ledger import Ledger
 from stream.letters import dead_letter
 from stream.lister import Lister
-from stream.mail import Packer
+from stream.mail import Packer, pack_interests, position_of
 from stream.merging import Merger
-from stream.ownership import ItemPartitions
+from stream.ownership import ItemPartitions, partition_of
 from stream.posting import Poster
 from stream.routing import Routed, Router
 from stream.segments import SegmentBoard
@@ -334,7 +335,7 @@ class Shopper:
                 *self._carts(version(term, n), view, result, columns, touched),
                 *self._messages(result, columns),
             ],
-            mail=[*self._mail(result), *self._post(result, routed)],
+            mail=[*self._mail(result, columns), *self._post(result, routed)],
             dead=sorted({(EVENTS.name, letter.offset) for letter in dead}),
             dead_letters=[dead_letter(EVENTS.name, self.partition, letter) for letter in dead],
         )
@@ -433,7 +434,10 @@ class Shopper:
                 identity = message_id(self.partition, offset, index, one.kind, n)
                 yield Output(topic.name, one.user.encode(), one.json(identity))
 
-    def _mail(self, result: Result) -> list[tuple[int, Output]]:
+    def _mail(self, result: Result, columns: Columns) -> list[tuple[int, Output]]:
+        return [*self._increments(result), *self._interests(result, columns)]
+
+    def _increments(self, result: Result) -> list[tuple[int, Output]]:
         entries = result.increments
         if entries is None:
             return []
@@ -443,6 +447,17 @@ class Shopper:
             for to in np.unique(target).tolist()
             for message in self._packer.pack(entries.take(target == to))
         ]
+
+    def _interests(self, result: Result, columns: Columns) -> Iterable[tuple[int, Output]]:
+        """Who is interested in items, to their partitions; in the order of the events."""
+        found: dict[int, list[Interest]] = {}
+        for one in result.interests:
+            source = position_of(int(columns.offset[one.source]), int(columns.index[one.source]))
+            target = partition_of(one.item, self.context.settings.partitions)
+            found.setdefault(target, []).append(msgspec.structs.replace(one, source=source))
+        for target, interests in found.items():
+            for message in pack_interests(self.partition, interests):
+                yield target, Output(INCREMENTS.name, None, message)
 
     def _post(self, result: Result, routed: Routed) -> list[tuple[int, Output]]:
         """Mail to other partitions of `events`, or to this one, by where its event stood."""

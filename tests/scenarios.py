@@ -5,11 +5,13 @@ What happens:
 
 =====================  =============================================================================
 clock                  nothing but time: a tick brings the watermark to exactly this time
-add A [x2] [@9.90]     A goes into the cart (view, remove, buy, checkout likewise; buy takes several items)
+add A [x2] [@9.90]     A goes into the cart (view, wish, remove, buy, checkout likewise; buy takes several)
 consent, refuse        email and personalisation are granted, refused
 zone Europe/Berlin     a login that tells where the shopper is
 refund                 the order is taken back
 prefer birthday 03-05  an answer to a questionnaire
+price A 90 80 [100]    a notice: A cost 90 and costs 80 now, the shopper saw it at 100 (default: at 90)
+stock A 9 4            a notice: of A there were 9 pieces, now 4; ``stock A 0 4 back``: it is back
 forget                 the shopper asks to be forgotten
 visitor add A          the same without a known user
 add A of 09:00         a late event: it happened at 09:00, it arrives at the time of the row
@@ -34,7 +36,7 @@ from stream.core.campaigns import Campaign, read
 from stream.core.engagement import Clock, Decision, Engine, Message, Outcome, Seen, UserState, run
 from stream.core.messages import Revoke
 from stream.core.triggers import TYPES
-from stream.events import Event
+from stream.events import Event, Told
 from stream.settings import Settings
 
 MONDAY = "2024-03-04"
@@ -42,6 +44,7 @@ SHOPPER = "shopper"
 _TYPES = {
     "add": "add_to_cart",
     "view": "view_item",
+    "wish": "add_to_wishlist",
     "remove": "remove_from_cart",
     "buy": "purchase",
     "checkout": "begin_checkout",
@@ -96,12 +99,24 @@ def event(kind: str, time: int, user: str = SHOPPER, known: bool = True, **field
     )
 
 
+def notice(kind: str, item: str, old: str, new: str, *more: str) -> Told:
+    """What the item side tells the shopper."""
+    before, after = float(old), float(new)
+    back = {"back": 0} if more == ("back",) else {"back": None}
+    body = {"item": item, "old": before, "new": after, "seen": None, "price": 70.0} | back
+    if kind == "price":
+        body |= {"seen": float(more[0] if more else old), "price": after}
+    return Told(type=f"tidewise.{kind}", time="", anonymous=SHOPPER, body=body)
+
+
 def _event(what: str, time: int) -> Event:
     words = what.split()
+    if words[0] in ("price", "stock"):
+        return notice(*words)
     known = words[0] != "visitor"
     verb, *rest = words if known else words[1:]
     fields: dict[str, Any] = {}
-    if verb in ("add", "view", "remove", "buy", "checkout"):
+    if verb in ("add", "view", "wish", "remove", "buy", "checkout"):
         fields["items"] = _items(rest)
     if verb in ("buy", "refund"):
         fields["order"] = "o1"

@@ -38,8 +38,9 @@ EXACT = {
     "timers": "tidewise:{u3}:timers",
     "row": "tidewise:{i3}:row:A",
     "catalog": "tidewise:{i3}:catalog:A",
+    "watchers": "tidewise:{i3}:watchers:A",
 }
-ITEM_SIDE = {"row", "catalog"}
+ITEM_SIDE = {"row", "catalog", "watchers"}
 
 
 def key(method: str, prefix: str, user: str, item: str, shopper: str, shelf: str) -> str:

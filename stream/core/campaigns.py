@@ -87,6 +87,9 @@ class Instant(int):
         return time_text(self)
 
 
+RESTS = {"back-in-stock": Duration(UNITS["d"])}
+"""How long a campaign rests that does not say so; others rest 7 days."""
+
 Name = Annotated[
     str,
     Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="a name of a-z, 0-9 and hyphens, such as mugs"),
@@ -225,8 +228,10 @@ def read(
     campaign = msgspec.convert(
         dict(document) | {"trigger": _trigger(document["trigger"], registry)}, Campaign, dec_hook=_decode
     )
-    usual = PRIORITIES.get(campaign.trigger.type, OTHER_PRIORITY)
-    return replace(campaign, priority=usual if campaign.priority is None else campaign.priority), []
+    kind = campaign.trigger.type
+    usual = PRIORITIES.get(kind, OTHER_PRIORITY) if campaign.priority is None else campaign.priority
+    rest = campaign.rest if "rest" in document else RESTS.get(kind, campaign.rest)
+    return replace(campaign, priority=usual, rest=rest), []
 
 
 def _trigger(value: Mapping[str, Any], registry: Registry) -> Trigger:

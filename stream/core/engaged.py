@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from stream.core.watchers import Watch
 from stream.events import ENGAGEMENT_KINDS
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class UserState(msgspec.Struct, array_like=True):
     ``asked`` are the positions of logins whose anonymous user has not come yet; ~position where a `forget`
     came between (`stream.core.merge`). ``attributes`` are what the user prefers, by attribute. ``nudged`` are
     the last nudges that a late order could revoke, ``viewed`` the items looked at last, newest first, and not
-    ordered since; they are noted while a campaign runs that wants to know.
+    ordered since; they are noted while a campaign runs that wants to know. ``watching`` are the items whose
+    own lists may have this user (`stream.core.watchers`), likewise.
     """
 
     format: int = _FORMAT
@@ -128,6 +130,7 @@ class UserState(msgspec.Struct, array_like=True):
     attributes: dict[str, Preference] = {}
     nudged: tuple[Nudged, ...] = ()
     viewed: tuple[Viewed, ...] = ()
+    watching: dict[str, Watch] = {}
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:
@@ -185,6 +188,7 @@ def digest_fields(state: UserState) -> dict[str, object]:
         "sent": {channel: len(times) for channel, times in state.sent.items()},
         "campaigns": sorted(state.campaigns),
         "attributes": {name: liked.value for name, liked in sorted(state.attributes.items())},
+        **({"watching": sorted(state.watching)} if state.watching else {}),
     }
 
 

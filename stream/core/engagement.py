@@ -31,8 +31,9 @@ from stream.core.engaged import (
 from stream.core.guards import WEEK_MS, Candidate, EngagementConfig, Stop, check, counters
 from stream.core.messages import Decision, Evidence, Message, Revoke, Verdict, decision_hash, message_id
 from stream.core.notices import Notice
-from stream.core.triggers import Trigger, kinds_of, triggers_of
+from stream.core.triggers import Trigger, kinds_of, terms_of, triggers_of
 from stream.core.triggers.shape import Progress, Proposal
+from stream.core.watchers import KIND_OF, LEFT, Interest, Terms, watch
 from stream.events import ENGAGEMENT_KINDS
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class Engine:
 
     ``numbers`` are the versions of those that were published, ``off`` those that are switched off. With a
     ``plan`` another engine holds at other times; of what this one has then only the settings count.
-    ``kinds`` are the event types that its triggers and campaigns look at.
+    ``kinds`` are the event types that its triggers and campaigns look at, ``terms`` the changes of items that
+    they want to hear of, None: none.
     """
 
     config: EngagementConfig
@@ -86,11 +88,13 @@ class Engine:
     off: frozenset[str] = frozenset()
     plan: Plan | None = None
     kinds: frozenset[str] = field(init=False)
+    terms: Terms | None = field(init=False)
 
     def __post_init__(self) -> None:
         kinds = [trigger.kinds for trigger in self.triggers.values()]
         kinds += [kinds_of(campaign) for campaign in self.campaigns.values()]
         object.__setattr__(self, "kinds", frozenset().union(*kinds))
+        object.__setattr__(self, "terms", terms_of(self.triggers.values()))
 
     @classmethod
     def of(cls, settings: Settings, campaigns: Sequence[Campaign] = ()) -> Engine:
@@ -120,8 +124,8 @@ class Outcome:
     """What a batch changed and what it says.
 
     ``states`` are the users whose state changed, as new objects (one may be empty: it packs to nothing),
-    ``alarms`` the users whose next timer changed, with its new time or None. Messages, decisions and
-    notices are in the order (event, user, as decided).
+    ``alarms`` the users whose next timer changed, with its new time or None. Messages, decisions,
+    notices and interests are in the order (event, user, as decided).
     """
 
     states: dict[str, UserState] = field(default_factory=dict)
@@ -129,6 +133,7 @@ class Outcome:
     messages: list[Message | Revoke] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    interests: list[Interest] = field(default_factory=list)
 
 
 def run(
@@ -158,6 +163,7 @@ def run(
     outcome.messages.sort(key=lambda message: message.at)
     outcome.decisions.sort(key=lambda decision: decision.at)
     outcome.notices.sort(key=lambda notice: notice.at)
+    outcome.interests.sort(key=lambda interest: interest.source)
     return outcome
 
 
@@ -290,6 +296,8 @@ class _Passage:
         observe(self.state, seen)
         if seen.type == "view_item":
             observe_view(self.state, seen)
+        if self.engine.terms is not None:
+            self._watch(seen)
         for rule in self.engine.off:
             self._switch_off(rule)
         if seen.type == "purchase" and self.state.nudged:
@@ -297,6 +305,20 @@ class _Passage:
         for trigger in self.engine.triggers.values():
             if seen.type in trigger.kinds:
                 self._tell(trigger, seen)
+
+    def _watch(self, seen: Seen) -> None:
+        """Tell items who is interested in them; of users whom nobody could write to they need not know."""
+        kind = KIND_OF.get(seen.type)
+        if kind is None or not (self.state.identified or seen.event.user is not None):
+            return
+        for line in seen.event.lines():
+            left = watch(self.state.watching, line.item, kind, seen.time)
+            self._interest(line.item, kind, seen.time, line.price)
+            for item in left:
+                self._interest(item, LEFT, seen.time)
+
+    def _interest(self, item: str, kind: int, time: int, price: float | None = None) -> None:
+        self.outcome.interests.append(Interest(self.at, item, self.user, kind, time, price))
 
     def _tell(self, trigger: Trigger[Any], seen: Seen) -> None:
         """Show an event to a trigger. One already due waits one lateness, for what else comes late."""
@@ -330,6 +352,8 @@ class _Passage:
         for rule, timer in sorted(self.state.pending.items()):
             trigger = self.engine.triggers.get(rule)
             self._cancel(rule, 0 if trigger is None else self._own(trigger).step + 1, timer, seen)
+        for item in sorted(self.state.watching):
+            self._interest(item, LEFT, seen.time)
         self.state = UserState()
 
     def _switch_off(self, rule: str) -> None:

@@ -23,6 +23,7 @@ from stream.core.noise import Noise
 from stream.core.notices import Notice
 from stream.core.pairs import Pairs, window_pairs
 from stream.core.users import Rows, advance, fresh, joined, tail
+from stream.core.watchers import Interest
 from stream.core.weights import Decay, apply, gap_table
 from stream.events import CODE, MERGED, NOTICE, REQUEST
 from stream.mail import BACKWARD, FORWARD, HIT, Increments, join, source_of
@@ -95,7 +96,8 @@ class Result:
     ``uncounted`` [E] which of these act on items and count for none (`noise`), ``tests`` [U] the test
     accounts, ``forgotten`` the users whose last word was `forget`, or who were handed over; ``asking`` the
     numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here,
-    ``attributed`` what lists brought about, ``notices`` what other users are told.
+    ``attributed`` what lists brought about, ``notices`` what other users are told, ``interests`` what items
+    are told.
     """
 
     rows: Rows
@@ -115,6 +117,7 @@ class Result:
     handovers: list[Handover] = field(default_factory=list)
     attributed: Attributed = field(default_factory=Attributed)
     notices: list[Notice] = field(default_factory=list)
+    interests: list[Interest] = field(default_factory=list)
 
 
 def step(counting: Counting, engine: Engine, view: View, columns: Columns, user: I64) -> Result:
@@ -337,7 +340,7 @@ def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: C
     outcome = engagement.run(engine, view.engaged, seen, clock)
     result.engaged, result.alarms = outcome.states, outcome.alarms
     result.messages, result.decisions = outcome.messages, outcome.decisions
-    result.notices = outcome.notices
+    result.notices, result.interests = outcome.notices, outcome.interests
     for name, positions in asked.items():
         state = result.engaged.get(name) or view.engaged.get(name) or UserState()
         if state.asked != positions:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -53,12 +53,13 @@ class Watch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Interest(msgspec.Struct, frozen=True, array_like=True):
-    """What a user's event says of an item, as it travels to it. ``price`` is what the event told, if any."""
+    """What a user's event says of an item, as it travels to it. ``source`` is the event's source position,
+    before it is mailed its number in the batch; ``price`` is what the event told, if any."""
 
     source: int
     item: str
     user: str
-    kind: int
+    kind: Annotated[int, msgspec.Meta(ge=VIEW, le=LEFT)]
     time: int
     price: float | None = None
 
@@ -268,7 +269,9 @@ def _note_stock(watchers: Watchers, change: Change) -> None:
         watchers.returned = 0
         _each(watchers, lambda each: each.back > 0, lambda each: replace(each, back=0))
     elif stock is not None and watchers.returned == 0:
-        watchers.returned = change.time
+        watchers.returned = (
+            -1 if change.before.stock else change.time
+        )  # −1: we were not told when it returned
 
 
 def _each(watchers: Watchers, which: Callable[[Watcher], bool], do: Callable[[Watcher], Watcher]) -> None:

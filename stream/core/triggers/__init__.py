@@ -9,7 +9,7 @@ the campaign. To add a type: a module here with a class of this shape, and a lin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 from stream.core.campaigns import OTHER_PRIORITY, PRIORITIES, Campaign
@@ -17,13 +17,18 @@ from stream.core.engaged import Seen, UserState
 from stream.core.guards import EngagementConfig
 from stream.core.triggers.abandoned_cart import AbandonedCart
 from stream.core.triggers.abandoned_checkout import AbandonedCheckout
+from stream.core.triggers.back_in_stock import BackInStock
 from stream.core.triggers.birthday import Birthday
 from stream.core.triggers.browse_abandonment import BrowseAbandonment
+from stream.core.triggers.low_stock import LowStock
 from stream.core.triggers.post_purchase import PostPurchase
+from stream.core.triggers.price_drop import PriceDrop
 from stream.core.triggers.replenishment import Replenishment
 from stream.core.triggers.shape import Progress, Proposal, Sequenced
+from stream.core.triggers.watched import Watched
 from stream.core.triggers.welcome import Welcome
 from stream.core.triggers.win_back import WinBack
+from stream.core.watchers import Terms, joined
 
 S = TypeVar("S", bound=Progress)
 
@@ -72,9 +77,12 @@ class Trigger(Protocol[S]):
 TYPES: Mapping[str, type[Sequenced]] = {
     "abandoned-cart": AbandonedCart,
     "abandoned-checkout": AbandonedCheckout,
+    "back-in-stock": BackInStock,
     "birthday": Birthday,
     "browse-abandonment": BrowseAbandonment,
+    "low-stock": LowStock,
     "post-purchase": PostPurchase,
+    "price-drop": PriceDrop,
     "replenishment": Replenishment,
     "welcome": Welcome,
     "win-back": WinBack,
@@ -101,6 +109,11 @@ def kinds_of(campaign: Campaign) -> frozenset[str]:
         return frozenset()
     shown = frozenset(["view_item"]) if campaign.message.items == "viewed" else frozenset[str]()
     return TYPES[campaign.trigger.type].kinds | shown
+
+
+def terms_of(triggers: Iterable[Trigger[Any]]) -> Terms | None:
+    """What items are to look for on behalf of triggers; None: nothing."""
+    return joined(trigger.terms() for trigger in triggers if isinstance(trigger, Watched))
 
 
 def _made(campaign: Campaign) -> Trigger[Any]:

@@ -1,0 +1,60 @@
+"""Low stock: of an item in the user's cart, or that he wished for, fewer than ``below`` (5) pieces are left.
+
+He put it there within ``lookback`` (14 days), and has not bought it since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from stream.core.campaigns import Duration
+from stream.core.engaged import UserState
+from stream.core.triggers.shape import DAY_MS
+from stream.core.triggers.watched import Offer, Watched
+from stream.core.watchers import STOCK, Terms, Watch
+
+
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``below`` how many pieces it is low; ``lookback``: the longest time since it was put there."""
+
+    below: Annotated[int, msgspec.Meta(ge=2, le=10**9, description="a whole number from 2")] = 5
+    lookback: Duration = Duration(14 * DAY_MS)
+
+
+@dataclass(frozen=True)
+class LowStock(Watched):
+    """The trigger."""
+
+    below: int = 5
+    lookback_ms: int = 14 * DAY_MS
+
+    parameters: ClassVar[type[msgspec.Struct]] = Parameters
+    usual_ms: ClassVar[tuple[int, ...]] = (0,)
+
+    @classmethod
+    def options(cls, parameters: Any) -> dict[str, Any]:
+        """The pieces, and the time."""
+        return {"below": parameters.below, "lookback_ms": int(parameters.lookback)}
+
+    def terms(self) -> Terms:
+        """Items of which so few are left."""
+        return Terms(lows=frozenset([self.below]), low_ms=self.lookback_ms)
+
+    def wants(self, kind: str, body: Mapping[str, Any]) -> bool | None:
+        """A stock that fell below it; until there is more, or nothing left."""
+        if kind != STOCK:
+            return None
+        if not 0 < body["new"] < self.below:
+            return False
+        return True if body["old"] >= self.below else None
+
+    def holds(self, item: str, offer: Offer, watch: Watch, user: UserState, now: int) -> bool:
+        """In the cart, or wished for and not bought since; lately."""
+        line = user.cart.get(item)
+        carted = 0 if line is None else line.time
+        wished = watch.wished if watch.wished > watch.bought else 0
+        return max(carted, wished) >= max(now - self.lookback_ms, 1)
