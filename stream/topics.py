@@ -44,7 +44,10 @@ MODEL_SCORES = Topic(
     "model-scores", "user", "What models trained elsewhere say; you write it. Compacted.", _COMPACT
 )
 CAMPAIGNS = Topic(
-    "campaigns", "campaign and version", "Campaigns as published: every version. Compacted.", _COMPACT
+    "campaigns",
+    "campaign and version",
+    "Campaigns as published: every version. Compacted.",
+    _COMPACT | _APPEND_TIME,
 )
 ENGAGEMENTS = Topic("engagements", "user", "Messages to users: nudges, and their revocations.")
 DECISIONS = Topic("decisions", "user", "Why a nudge was sent, held or suppressed.")
