@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stream.codec import Columns
 from stream.core.attribution import NOTHING, Impressions, impressions
 from stream.core.engaged import UserState
+from stream.core.guards import EngagementConfig, held_out
 from stream.core.items import Items
 from stream.core.models.external import NAME as EXTERNAL
 from stream.core.models.vectors import pack as pack_vectors
@@ -68,6 +69,7 @@ class Lister:
         self._decay = Decay(int(settings.interest_half_life_s * 1000))
         self._kin, self._trends = Kin(), Trends()
         self._shaper = Shaper(settings, items, follower.hood)
+        self._engagement = EngagementConfig.of(settings)
         self._stored: dict[str, int] = {}
         met = USER_USER in settings.components
         self.peers = Peers(settings.peers, settings.user_similarity) if met else None
@@ -118,9 +120,20 @@ class Lister:
         ``exclude`` says what is.
         """
         exclude = self._bought(rows, time_ms) if exclude is None else exclude
-        liked = preferred(names, rows.seen, states) if states else None
-        ranked = self.rank(names, rows, time_ms, self._shaper.width(seen), exclude, liked)
+        whose = names
+        if self._settings.holdout_lists:
+            whose, rows = self._without_held_out(names, rows)
+        liked = preferred(whose, rows.seen, states) if states else None
+        ranked = self.rank(whose, rows, time_ms, self._shaper.width(seen), exclude, liked)
         return self._shaper.shape(ranked, names, time_ms, exclude, seen, told)
+
+    def _without_held_out(self, names: Sequence[str], rows: Rows) -> tuple[list[str], Rows]:
+        """Users [U] with strangers ("") in the place of those who are held out."""
+        held = [at for at, name in enumerate(names) if held_out(name, self._engagement)]
+        whose = list(names)
+        for at in held:
+            whose[at] = ""
+        return whose, rows.replaced(np.array(held, dtype=np.int64), Rows.blank(len(held), rows.bounds))
 
     def report(self) -> dict[str, Any]:
         """What the steps after scoring did (`Shaper.report`)."""
@@ -132,6 +145,11 @@ class Lister:
         for row, cart in enumerate(carts):
             sets[row, : len(cart)] = cart
         return together(self._follower.hood, sets[:, :MOST_TOGETHER], self._settings.list_items)
+
+    def rising(self, rows: Rows, size: int) -> tuple[I32, F32]:
+        """What rises in the category that one user likes most and he has not met (`Trends.rising_for`)."""
+        met = np.unique(np.concatenate([rows.interest.item, rows.item[rows.item >= 0]]))
+        return self._trends.rising_for(self._follower.hood, rows.interest, met, size)
 
     def _bought(self, rows: Rows, time_ms: I64) -> Exclude:
         since = time_ms // 1000 - int(self._settings.exclude_bought_s)

@@ -19,6 +19,7 @@ from stream.codec import Record
 from stream.delivery import Output
 from stream.digest import Digest, sum_up
 from stream.local import LocalWorker, bundle
+from stream.posting import claimed
 from stream.settings import Settings
 from stream.status import tallies
 from stream.topics import CAMPAIGNS, CATALOG, EVENTS
@@ -102,7 +103,9 @@ class _Replay:
         for shopper in worker.shoppers:
             async for records in chunks(EVENTS.name, shopper.partition):
                 values = (record.value or b"" for record in records)
-                recorded.update((shopper.partition, value) for value in values if value.startswith(MAIL))
+                recorded.update(
+                    (shopper.partition, claimed(value)) for value in values if value.startswith(MAIL)
+                )
                 await shopper.handle([bundle(EVENTS.name, shopper.partition, records)])
                 await worker.fold()
         for shelf in worker.shelves:
@@ -115,7 +118,7 @@ class _Replay:
         store = self._worker.store
         for (topic, partition), sent in sorted(self._worker.outputs.sent.items()):
             if topic == EVENTS.name:
-                made.update((partition, output.value) for output in sent)
+                made.update((partition, claimed(output.value)) for output in sent)
             else:
                 outputs.setdefault(topic, []).extend(sent)
         summed, _ = await tallies(self._settings, store)

@@ -8,10 +8,22 @@ from dataclasses import dataclass
 from stream import forward
 from stream.codec import Columns
 from stream.core.notices import Notice, body_of, numbered
+from stream.core.offers import OFFER
 from stream.delivery import Output
 from stream.ownership import partition_of
 from stream.routing import Posted
 from stream.topics import EVENTS
+
+_SOFT = b'"body":{"type":"%b"' % OFFER.encode()
+
+
+def claimed(mail: bytes) -> bytes:
+    """What a replay must make again of mail, to the byte: all, of an offer that there is one for this cause.
+
+    What an offer says comes from lists, which are soft state (`stream.core.offers`).
+    """
+    head, soft, _ = mail.partition(_SOFT)
+    return head + soft if soft else mail
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from stream.core import views
 from stream.core.engaged import UserState
 from stream.core.engagement import Engine
 from stream.core.items import Items
-from stream.core.messages import decision_hash, message_id
+from stream.core.messages import Message, decision_hash, message_id, presented
 from stream.core.models.external import NAME as EXTERNAL
 from stream.core.plan import LEAD_MS
 from stream.core.preferences import cold, told
@@ -34,6 +34,7 @@ from stream.letters import dead_letter
 from stream.lister import Lister
 from stream.mail import Packer, pack_interests, position_of
 from stream.merging import Merger
+from stream.offering import Answers, catalogued
 from stream.ownership import ItemPartitions, partition_of
 from stream.posting import Poster
 from stream.routing import Routed, Router
@@ -189,11 +190,13 @@ class Shopper:
         if not records:
             return
         routed, dead = self._decode(records)
+        if await self._plan(routed.columns, records):
+            routed, dead = self._decode(records)
         columns = routed.columns
         view, user = await self._load(columns)
-        await self._plan(columns, records)
         result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
         await self._owners(result)
+        await self._show(view, result)
         new = self.delivery.advanced()
         meta = self._tally(result, routed, dead, records)
         effects = self._effects(new.epoch.term, new.n, view, result, routed, dead, meta)
@@ -205,11 +208,16 @@ class Shopper:
         self.context.lister.learn(view, columns, result, user)
         self.context.lister.note(self.partition, view, columns, result, user)
 
-    async def _plan(self, columns: Columns, records: Sequence[Record]) -> None:
-        """Know every version of a campaign that holds by the end of a batch (`stream.core.plan`)."""
+    async def _plan(self, columns: Columns, records: Sequence[Record]) -> bool:
+        """Know every version of a campaign that holds by the end of a batch (`stream.core.plan`).
+
+        Returns whether these look at other events than before.
+        """
+        watched = self.context.engine.watched()
         if self._reach(columns) > self._planned:
             await self.context.follower.read_campaigns()
             self._planned = max(record.timestamp for record in records) + LEAD_MS
+        return self.context.engine.watched() != watched
 
     def _decode(self, records: Sequence[Record]) -> tuple[Routed, list[DeadLetter]]:
         """What counts here, what goes on, and dead letters."""
@@ -267,6 +275,28 @@ class Shopper:
         for name, blob in zip(concerned, rest[: len(concerned)], strict=True):
             self.engaged[name] = UserState.unpack(blob)
         self.ledger.load(untouched, rest[len(concerned) :])
+
+    async def _show(self, view: View, result: Result) -> None:
+        """Answer what nudges ask for, and put on messages what the catalogue says of their items."""
+        context, store = self.context, self.ports.store
+        if result.asks:
+            answers = Answers(context.lister, context.items, context.keys, store)
+            rows = await self._rows_of([ask.user for ask in result.asks], view, result)
+            made = await answers.of(result.asks, rows, {**view.engaged, **result.engaged})
+            result.notices = sorted([*result.notices, *made], key=lambda notice: notice.at)
+        if any(isinstance(one, Message) and one.items for one in result.messages):
+            items = (line.item for one in result.messages if isinstance(one, Message) for line in one.items)
+            known = await catalogued(store, context.keys, items)
+            result.messages = presented(result.messages, known)
+
+    async def _rows_of(self, names: list[str], view: View, result: Result) -> Rows:
+        """Users [A] as they are after the batch, also those who are not in it."""
+        wanted = list(dict.fromkeys(names))
+        found, place = await self.users(wanted), {name: row for row, name in enumerate(view.names)}
+        here = [at for at, name in enumerate(wanted) if name in place]
+        changed = result.rows.take(np.array([place[wanted[at]] for at in here], dtype=np.int64))
+        found = found.replaced(np.array(here, dtype=np.int64), changed)
+        return found.take(np.array([wanted.index(name) for name in names], dtype=np.int64))
 
     async def _owners(self, result: Result) -> None:
         """Wait until the owner of every row that gets mail is known.

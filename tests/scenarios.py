@@ -12,6 +12,7 @@ refund                 the order is taken back
 prefer birthday 03-05  an answer to a questionnaire
 price A 90 80 [100]    a notice: A cost 90 and costs 80 now, the shopper saw it at 100 (default: at 90)
 stock A 9 4            a notice: of A there were 9 pieces, now 4; ``stock A 0 4 back``: it is back
+offer A =0.5 @9 %2     what was asked for: items with score, price and margin; ``offer``: nothing fits
 forget                 the shopper asks to be forgotten
 visitor add A          the same without a known user
 add A of 09:00         a late event: it happened at 09:00, it arrives at the time of the row
@@ -35,6 +36,7 @@ import numpy as np
 from stream.core.campaigns import Campaign, read
 from stream.core.engagement import Clock, Decision, Engine, Message, Outcome, Seen, UserState, run
 from stream.core.messages import Revoke
+from stream.core.offers import OFFER, Ask
 from stream.core.triggers import TYPES
 from stream.events import Event, Told
 from stream.settings import Settings
@@ -113,6 +115,8 @@ def _event(what: str, time: int) -> Event:
     words = what.split()
     if words[0] in ("price", "stock"):
         return notice(*words)
+    if words[0] == "offer":
+        return Told(type=OFFER, time="", anonymous=SHOPPER, body={"items": _offered(words[1:])})
     known = words[0] != "visitor"
     verb, *rest = words if known else words[1:]
     fields: dict[str, Any] = {}
@@ -140,6 +144,37 @@ def _items(words: list[str]) -> list[dict[str, Any]]:
         else:
             items.append({"item": word})
     return items
+
+
+def _offered(words: list[str]) -> list[dict[str, Any]]:
+    marks = {"=": "score", "@": "price", "%": "margin"}
+    items: list[dict[str, Any]] = []
+    for word in words:
+        if word[0] in marks:
+            items[-1][marks[word[0]]] = float(word[1:])
+        else:
+            items.append({"item": word})
+    return items
+
+
+def answered(log: Sequence[Happening], by: Engine) -> list[Happening]:
+    """The log with every offer as the answer to what its user's nudges asked last, or as one to nothing."""
+    if not any(one.event is not None and one.event.type == OFFER for one in log):
+        return list(log)
+    shop, found = Shop(by), list[Happening]()
+    for one in log:
+        answer = _answer(one, shop) if one.event is not None and one.event.type == OFFER else one
+        shop.play([answer])
+        found.append(answer)
+    return found
+
+
+def _answer(one: Happening, shop: Shop) -> Happening:
+    asks = [ask for ask in shop.asks if ask.user == one.user]
+    ask = asks[-1] if asks else Ask(0, one.user, "", 0, 0, one.time, "list")
+    assert isinstance(one.event, Told)
+    body = {"rule": ask.rule, "due": ask.due, "number": ask.number, "time": ask.time}
+    return replace(one, time=ask.time, event=msgspec.structs.replace(one.event, body=body | one.event.body))
 
 
 def happening(row: str, day1: str, lateness_ms: int) -> Happening:
@@ -174,6 +209,7 @@ class Shop:
         self.messages: list[Message] = []
         self.revokes: list[Revoke] = []
         self.decisions: list[Decision] = []
+        self.asks: list[Ask] = []
 
     def play(self, log: Sequence[Happening]) -> None:
         """One batch."""
@@ -208,6 +244,7 @@ class Shop:
                 self.messages.append(replace(one, at=one.at + self.events))
             else:
                 self.revokes.append(replace(one, at=one.at + self.events))
+        self.asks += outcome.asks
         self.decisions += [replace(one, at=one.at + self.events) for one in outcome.decisions]
 
 
@@ -228,6 +265,7 @@ def check(table: str, day1: str = MONDAY, campaigns: Sequence[Campaign] = (), **
     for batch in (len(rows), 1):
         shop = Shop(engine(campaigns, **settings))
         log = [happening(row, day1, shop.engine.config.lateness_ms) for row in rows]
+        log = answered(log, shop.engine)
         for begin in range(0, len(log), batch):
             shop.play(log[begin : begin + batch])
         assert _played(rows, shop, day1) == [_tidy(row.split("|")) for row in rows]

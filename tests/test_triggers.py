@@ -20,7 +20,7 @@ from stream.core.triggers.win_back import WinBack
 from stream.engagements import read_engagement
 from stream.events import ENGAGEMENT_KINDS
 from stream.settings import Settings
-from tests import price_and_stock
+from tests import offers, price_and_stock
 from tests.scenarios import Happening, Shop, campaign, check, engine, event, ms
 
 OPEN: dict[str, Any] = {"cart_enabled": False, "cap_day": 100, "cap_week": 100}
@@ -391,7 +391,7 @@ BROWSE = {
 ALL = {
     "abandoned-checkout": CHECKOUT, "welcome": WELCOME, "win-back": WIN_BACK, "post-purchase": POST_PURCHASE,
     "replenishment": REPLENISHMENT, "birthday": BIRTHDAY, "browse-abandonment": BROWSE,
-} | price_and_stock.TABLES  # fmt: skip
+} | price_and_stock.TABLES | offers.TABLES  # fmt: skip
 
 
 def test_every_trigger_has_its_tables() -> None:

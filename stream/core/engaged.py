@@ -66,11 +66,15 @@ class CartLine(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Timer(msgspec.Struct, frozen=True, array_like=True):
-    """A pending nudge: it fires at ``at``, after it was ``due`` only if its event was late or it was held."""
+    """A pending nudge: it fires at ``at``, after it was ``due`` only if its event was late or it was held.
+
+    With ``asked`` it waits for what it is to show: the number of the ask, from 1.
+    """
 
     at: int
     due: int
     held: bool = False
+    asked: int = 0
 
 
 class Preference(msgspec.Struct, frozen=True, array_like=True):

@@ -9,14 +9,14 @@ and quiet hours hold for the moment at which a message really leaves, also when 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.core.campaigns import Campaign, Window
+from stream.core.campaigns import Campaign, Content, Window
 from stream.core.engaged import (
     NUDGED,
     REVOCABLE_MS,
@@ -29,12 +29,22 @@ from stream.core.engaged import (
     observe_view,
 )
 from stream.core.guards import WEEK_MS, Candidate, EngagementConfig, Stop, check, counters
-from stream.core.messages import Decision, Evidence, Message, Revoke, Verdict, decision_hash, message_id
+from stream.core.messages import (
+    Decision,
+    Evidence,
+    Message,
+    NudgeItem,
+    Revoke,
+    Verdict,
+    decision_hash,
+    message_id,
+)
 from stream.core.notices import Notice
+from stream.core.offers import OFFER, WITHIN_MS, Ask, Offer, What
 from stream.core.triggers import Trigger, kinds_of, terms_of, triggers_of
-from stream.core.triggers.shape import Progress, Proposal
+from stream.core.triggers.shape import Progress, Proposal, cart_of
 from stream.core.watchers import KIND_OF, LEFT, Interest, Terms, watch
-from stream.events import ENGAGEMENT_KINDS
+from stream.events import ENGAGEMENT_KINDS, Told
 
 if TYPE_CHECKING:
     from stream.core.plan import Plan
@@ -112,6 +122,17 @@ class Engine:
         """The event types that it looks at, at any time that may come."""
         return self.kinds if self.plan is None else self.plan.kinds()
 
+    def content(self, rule: str) -> Content | None:
+        """What a rule's campaign says of its messages."""
+        campaign = self.campaigns.get(rule)
+        return None if campaign is None else campaign.message
+
+    def asks(self, trigger: Trigger[Any]) -> What:
+        """What must be asked for before a trigger's nudge can show anything."""
+        content = self.content(trigger.id)
+        listed = content is not None and content.items == "recommended"
+        return trigger.asks or ("list" if listed else "")
+
     def running(self, rule: str, time: int) -> bool:
         """Whether a rule's campaign runs at a moment of event time."""
         campaign = self.campaigns.get(rule)
@@ -133,6 +154,7 @@ class Outcome:
     messages: list[Message | Revoke] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
     interests: list[Interest] = field(default_factory=list)
 
 
@@ -163,6 +185,7 @@ def run(
     outcome.messages.sort(key=lambda message: message.at)
     outcome.decisions.sort(key=lambda decision: decision.at)
     outcome.notices.sort(key=lambda notice: notice.at)
+    outcome.asks.sort(key=lambda ask: ask.at)
     outcome.interests.sort(key=lambda interest: interest.source)
     return outcome
 
@@ -221,22 +244,35 @@ class _Passage:
         if rule not in self.state.pending:
             self._arm(trigger, own)
 
-    def _propose(self, trigger: Trigger[Any], own: Progress, timer: Timer) -> Progress:
+    def _propose(
+        self, trigger: Trigger[Any], own: Progress, timer: Timer, offer: Offer | None = None
+    ) -> Progress:
         """Through the guards. A held nudge leaves the trigger where it was, and its timer for later."""
         now, step = self._now, own.step + 1
-        proposal = trigger.on_timer(own, self.state, now)
+        proposal = _with(trigger, trigger.on_timer(own, self.state, now), timer, offer)
         candidate, config = self._candidate(trigger, proposal, timer.due), self.engine.config_of(trigger.id)
         stop, counted = check(candidate, config), counters(candidate, config)
+        asked = stop is None and offer is None and self._ask(trigger.id, timer.due, 1)
+        if asked:
+            stop = Stop("content", now + WITHIN_MS)
         verdict, reason = _verdict(stop)
         if stop is not None and stop.until is not None:
             counted["held_until"] = stop.until
-            self.state.pending[trigger.id] = Timer(stop.until, timer.due, held=True)
+            self.state.pending[trigger.id] = Timer(stop.until, timer.due, held=True, asked=int(asked))
         self._decide(trigger.id, step, timer.due, now, verdict, reason, counted, proposal.evidence)
         if verdict == "held":
             return own
         if verdict == "sent":
-            self._send(candidate, trigger, proposal, step)
+            self._send(candidate, trigger, proposal, step, offer)
         return self._keep(trigger, proposal.if_sent if verdict == "sent" else proposal.if_not)
+
+    def _ask(self, rule: str, due: int, number: int) -> bool:
+        """Ask for what a nudge is to show, if that has to be asked for."""
+        trigger = self.engine.triggers.get(rule)
+        what = "" if trigger is None else self.engine.asks(trigger)
+        if what:
+            self.outcome.asks.append(Ask(self.at, self.user, rule, due, number, self._now, what))
+        return bool(what)
 
     def _candidate(self, trigger: Trigger[Any], proposal: Proposal[Any], due: int) -> Candidate:
         granted = (name for name in trigger.channels if self.state.granted(name, trigger.purpose))
@@ -261,7 +297,15 @@ class _Passage:
                 return rule
         return ""
 
-    def _send(self, sent: Candidate, trigger: Trigger[Any], proposal: Proposal[Any], step: int) -> None:
+    def _send(
+        self,
+        sent: Candidate,
+        trigger: Trigger[Any],
+        proposal: Proposal[Any],
+        step: int,
+        offer: Offer | None,
+    ) -> None:
+        content = self.engine.content(trigger.id)
         self.outcome.messages.append(
             Message(
                 at=self.at,
@@ -269,12 +313,14 @@ class _Passage:
                 channel=sent.channel,
                 campaign=trigger.id,
                 rule=trigger.id,
-                items=proposal.items,
+                items=_shown(content, proposal, self.state, offer),
                 due=sent.due,
                 time=sent.now,
                 expires=sent.due + self.engine.config_of(trigger.id).expiry_ms,
                 step=step,
                 version=self._number(trigger.id),
+                template="" if content is None else content.template,
+                data={} if content is None else content.data,
             )
         )
         earlier = self.state.sent.get(sent.channel, ())
@@ -291,6 +337,8 @@ class _Passage:
         if seen.type in _ENDS:
             self._forget(seen)
             return
+        if isinstance(seen.event, Told) and seen.type == OFFER:
+            self._answered(msgspec.convert(seen.event.body, Offer))
         if seen.type not in ENGAGEMENT_KINDS | self.engine.kinds:
             return  # shown because another engine will want it, or did
         observe(self.state, seen)
@@ -305,6 +353,24 @@ class _Passage:
         for trigger in self.engine.triggers.values():
             if seen.type in trigger.kinds:
                 self._tell(trigger, seen)
+        if seen.type == "purchase":
+            self._ask_again()
+
+    def _answered(self, offer: Offer) -> None:
+        """What was asked for has come; if nothing waits for it any more, it is too late."""
+        trigger, timer = self.engine.triggers.get(offer.rule), self.state.pending.get(offer.rule)
+        if trigger is None or timer is None or (timer.due, timer.asked) != (offer.due, offer.number):
+            return
+        del self.state.pending[offer.rule]
+        own = self._propose(trigger, self._own(trigger), Timer(timer.at, timer.due), offer)
+        if offer.rule not in self.state.pending:
+            self._arm(trigger, own)
+
+    def _ask_again(self) -> None:
+        """What was ordered may be in an answer that is on its way: another one takes its place."""
+        for rule, timer in sorted(self.state.pending.items()):
+            if timer.asked and self._ask(rule, timer.due, timer.asked + 1):
+                self.state.pending[rule] = Timer(timer.at, timer.due, timer.held, timer.asked + 1)
 
     def _watch(self, seen: Seen) -> None:
         """Tell items who is interested in them; of users whom nobody could write to they need not know."""
@@ -422,6 +488,33 @@ class _Passage:
                 version=self._number(rule),
             )
         )
+
+
+def _with(trigger: Trigger[Any], proposal: Proposal[Any], timer: Timer, offer: Offer | None) -> Proposal[Any]:
+    """A proposal with what was asked for, if it has come."""
+    if offer is None:
+        return replace(proposal, untrue=proposal.untrue or "unanswered") if timer.asked else proposal
+    if not offer.items:
+        return replace(proposal, untrue=proposal.untrue or "nothing")
+    made = trigger.offered(proposal, offer.items)
+    evidence = tuple(Evidence(OFFER, offer.time, line.item) for line in made.items) if trigger.asks else ()
+    return replace(made, evidence=(*made.evidence, *evidence))
+
+
+def _shown(
+    content: Content | None, proposal: Proposal[Any], user: UserState, offer: Offer | None
+) -> tuple[NudgeItem, ...]:
+    """The items that a message shows: those that its campaign wants, at most so many."""
+    if content is None:
+        return proposal.items
+    items = proposal.items
+    if content.items == "cart":
+        items, _ = cart_of(user)
+    elif content.items == "viewed":
+        items = tuple(NudgeItem(each.item, each.price, 1) for each in user.viewed)
+    elif content.items == "recommended" and offer is not None:
+        items = tuple(NudgeItem(each.item, each.price, 1) for each in offer.items)
+    return items[: content.most]
 
 
 def _verdict(stop: Stop | None) -> tuple[Verdict, str]:

@@ -5,10 +5,10 @@ Times are milliseconds since 1970 UTC, in event time. ``docs/engagement.md`` sho
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,12 +16,39 @@ Verdict = Literal["sent", "held", "suppressed", "cancelled", "revoked"]
 """What became of a nudge that was due, pending, or sent."""
 
 
-class NudgeItem(msgspec.Struct, frozen=True):
-    """An item that a message is about; the price is None when no event told it."""
+class NudgeItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An item that a message is about; the price is None when no event told it.
+
+    ``name``, ``image`` and ``url`` are what the catalogue says; no decision knows them.
+    """
 
     item: str
     price: float | None
     quantity: int
+    name: str | None = None
+    image: str | None = None
+    url: str | None = None
+
+
+class Catalogued(msgspec.Struct, frozen=True):
+    """What of an item's view messages show, and what an offer is worth."""
+
+    name: str | None = None
+    image: str | None = None
+    url: str | None = None
+    price: float | None = None
+    attributes: dict[str, Any] | None = None
+
+    def on(self, line: NudgeItem) -> NudgeItem:
+        """The line with it. A price that an event told stays."""
+        price = self.price if line.price is None else line.price
+        return NudgeItem(line.item, price, line.quantity, self.name, self.image, self.url)
+
+    @property
+    def margin(self) -> float | None:
+        """The attribute `margin`, if it is a number."""
+        told = (self.attributes or {}).get("margin")
+        return float(told) if isinstance(told, int | float) and not isinstance(told, bool) else None
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,7 +65,7 @@ class Message:
 
     ``due`` is when its condition came true, ``time`` when it was decided (the watermark), ``expires`` when a
     sender should drop it, ``step`` its place in the campaign's sequence, from 1; ``version`` the campaign's
-    that held, None where none was published.
+    that held, None where none was published. ``template`` and ``data`` are what the campaign says of it.
     """
 
     at: int
@@ -52,6 +79,8 @@ class Message:
     expires: int
     step: int
     version: int | None = None
+    template: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -88,6 +117,16 @@ class Revoke:
     def json(self, identity: str) -> bytes:
         """The record's value; ``identity`` from `message_id`."""
         return _json({"id": identity, "type": self.kind}, self, {"revoke_key": revoke_key(self)})
+
+
+def presented(said: Iterable[Message | Revoke], known: Mapping[str, Catalogued]) -> list[Message | Revoke]:
+    """Messages as they go out: with what the catalogue says of their items."""
+    return [_dressed(one, known) if isinstance(one, Message) else one for one in said]
+
+
+def _dressed(said: Message, known: Mapping[str, Catalogued]) -> Message:
+    lines = (known[line.item].on(line) if line.item in known else line for line in said.items)
+    return replace(said, items=tuple(lines))
 
 
 def revoke_key(said: Message | Revoke) -> str:
@@ -130,8 +169,9 @@ def _json(
     first: dict[str, object], said: Message | Revoke | Decision, last: dict[str, object] | None = None
 ) -> bytes:
     rest = {each.name: getattr(said, each.name) for each in fields(said) if each.name != "at"}
-    if said.version is None:
-        del rest["version"]
+    for name in ("version", "template", "data"):
+        if not rest.get(name, True):
+            del rest[name]
     return msgspec.json.encode(first | rest | (last or {}))
 
 

@@ -21,6 +21,7 @@ from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of
 from stream.core.messages import Decision, Message, Revoke
 from stream.core.noise import Noise
 from stream.core.notices import Notice
+from stream.core.offers import Ask
 from stream.core.pairs import Pairs, window_pairs
 from stream.core.users import Rows, advance, fresh, joined, tail
 from stream.core.watchers import Interest
@@ -96,8 +97,8 @@ class Result:
     ``uncounted`` [E] which of these act on items and count for none (`noise`), ``tests`` [U] the test
     accounts, ``forgotten`` the users whose last word was `forget`, or who were handed over; ``asking`` the
     numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here,
-    ``attributed`` what lists brought about, ``notices`` what other users are told, ``interests`` what items
-    are told.
+    ``attributed`` what lists brought about, ``asks`` what nudges need to know of lists, ``notices`` what
+    other users are told, ``interests`` what items are told.
     """
 
     rows: Rows
@@ -117,6 +118,7 @@ class Result:
     handovers: list[Handover] = field(default_factory=list)
     attributed: Attributed = field(default_factory=Attributed)
     notices: list[Notice] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
     interests: list[Interest] = field(default_factory=list)
 
 
@@ -341,6 +343,7 @@ def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: C
     result.engaged, result.alarms = outcome.states, outcome.alarms
     result.messages, result.decisions = outcome.messages, outcome.decisions
     result.notices, result.interests = outcome.notices, outcome.interests
+    result.asks = outcome.asks
     for name, positions in asked.items():
         state = result.engaged.get(name) or view.engaged.get(name) or UserState()
         if state.asked != positions:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.interest import Interest
 from stream.core.neighborhood import Neighborhood
 from stream.core.recommend.candidates import Entries
 from stream.core.recommend.query import Query
@@ -79,6 +80,25 @@ class Trends:
         reach = np.flatnonzero((shown >= least) & (shown > 0))
         best = reach[np.lexsort((hood.items.hashes[reach], -shown[reach]))[:n]].astype(np.int32)
         return best, shown[best]
+
+    def rising_for(self, hood: Neighborhood, interest: Interest, met: I32, n: int) -> tuple[I32, F32]:
+        """For one user the ``n`` items that rise most of the category he likes most, and their evidence.
+
+        The category is that of the greatest sum of weights in his interest, ties by ascending hash; ``met``
+        [m] are items that he has seen or bought. Nothing without a category. ~5 ns an item of the shop.
+        """
+        self.learn(hood)
+        category = hood.category[interest.item]
+        known, which = np.unique(category[category > 0], return_inverse=True)
+        if not len(known):
+            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
+        liked = known[np.argmax(np.bincount(which, interest.weight[category > 0].astype(np.float64)))]
+        values = np.where(hood.column[: self.values.shape[1]] > 0, self.values[0], np.float32(0))
+        values[hood.category[: len(values)] != liked] = 0
+        values[met[met < len(values)]] = 0
+        some = np.flatnonzero(values)
+        best = some[np.lexsort((hood.items.hashes[some], -values[some]))[:n]].astype(np.int32)
+        return best, values[best]
 
     def of(self, items: I32) -> F32:
         """Evidence of items [J]: [channels, J]; 0 for what came since."""

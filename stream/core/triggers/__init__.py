@@ -15,16 +15,19 @@ from typing import Any, Literal, Protocol, TypeVar
 from stream.core.campaigns import OTHER_PRIORITY, PRIORITIES, Campaign
 from stream.core.engaged import Seen, UserState
 from stream.core.guards import EngagementConfig
+from stream.core.offers import Offered, What
 from stream.core.triggers.abandoned_cart import AbandonedCart
 from stream.core.triggers.abandoned_checkout import AbandonedCheckout
 from stream.core.triggers.back_in_stock import BackInStock
 from stream.core.triggers.birthday import Birthday
 from stream.core.triggers.browse_abandonment import BrowseAbandonment
 from stream.core.triggers.low_stock import LowStock
+from stream.core.triggers.next_best_offer import NextBestOffer
 from stream.core.triggers.post_purchase import PostPurchase
 from stream.core.triggers.price_drop import PriceDrop
 from stream.core.triggers.replenishment import Replenishment
 from stream.core.triggers.shape import Progress, Proposal, Sequenced
+from stream.core.triggers.trending_for_you import TrendingForYou
 from stream.core.triggers.watched import Watched
 from stream.core.triggers.welcome import Welcome
 from stream.core.triggers.win_back import WinBack
@@ -57,6 +60,10 @@ class Trigger(Protocol[S]):
         """What revokes a nudge if it happened before it and comes late: any order, one of its items, none."""
 
     @property
+    def asks(self) -> What:
+        """What it asks for before it can say anything (`stream.core.offers`)."""
+
+    @property
     def kinds(self) -> frozenset[str]:
         """Event types that reach `on_event`."""
 
@@ -70,6 +77,9 @@ class Trigger(Protocol[S]):
     def on_timer(self, own: S, user: UserState, now: int) -> Proposal[S]:
         """What to send now that the timer has fired, and its state once that is sent, or suppressed."""
 
+    def offered(self, proposal: Proposal[S], items: Sequence[Offered]) -> Proposal[S]:
+        """Its proposal with what it asked for, which is not empty."""
+
     def next_timer(self, own: S) -> int | None:
         """When it wants `on_timer` next (ms), by its state alone; after firing, later than before or None."""
 
@@ -81,9 +91,11 @@ TYPES: Mapping[str, type[Sequenced]] = {
     "birthday": Birthday,
     "browse-abandonment": BrowseAbandonment,
     "low-stock": LowStock,
+    "next-best-offer": NextBestOffer,
     "post-purchase": PostPurchase,
     "price-drop": PriceDrop,
     "replenishment": Replenishment,
+    "trending-for-you": TrendingForYou,
     "welcome": Welcome,
     "win-back": WinBack,
 }

@@ -21,8 +21,8 @@ from stream.core.triggers.shape import DAY_MS, HOUR_MS, Proposal, Sequence, Sequ
 
 
 class Session(Sequence, frozen=True, array_like=True):
-    """From its ``first`` view to its last, the anchor: so many ``views``. ``judged`` is when a session last was
-    ripe for a nudge (0: never)."""
+    """From its ``first`` view to its last, the anchor: so many ``views``. ``judged`` is when a session was
+    last ripe for a nudge (0: never)."""
 
     first: int = 0
     views: int = 0

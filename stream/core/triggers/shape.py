@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
+from stream.core.offers import Offered, What
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -68,6 +70,8 @@ class Sequenced:
     kinds: ClassVar[frozenset[str]]
     revoked_by: ClassVar[Literal["order", "items", "nothing"]] = "order"
     """What, had it been known, would have kept a nudge back: any order, one of its items, or nothing."""
+    asks: ClassVar[What] = ""
+    """What it asks for before it can say anything (`stream.core.offers`)."""
     state: ClassVar[type[Sequence]] = Sequence
     parameters: ClassVar[type[msgspec.Struct]] = NoParameters
     usual_ms: ClassVar[tuple[int, ...]]
@@ -108,6 +112,10 @@ class Sequenced:
             if_not=replace(own, step=len(self.after_ms) if rests else own.step + 1),
             untrue="rest" if rests else "",
         )
+
+    def offered(self, proposal: Proposal[Sequence], items: Many[Offered]) -> Proposal[Sequence]:
+        """The proposal with what was asked for, which is not empty."""
+        return proposal
 
     def next_timer(self, own: Sequence) -> int | None:
         """The delay of the next step, after the anchor or the first nudge, whichever is later.
