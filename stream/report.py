@@ -15,7 +15,7 @@ import msgspec
 
 from producers.source import Entry
 from stream.core.campaigns import Campaign, Goals
-from stream.core.guards import EngagementConfig
+from stream.core.guards import DAY_MS, EngagementConfig
 from stream.core.lift import ALL, Lift, Purchase, Terms, held_out, lift_of
 from stream.core.plan import Schedule
 from stream.core.triggers import DEFAULT
@@ -74,28 +74,37 @@ class _Decision(msgspec.Struct):
     counters: dict[str, int]
 
 
+_NO_MEASURES: Mapping[str, Measure] = {}
 _DECISIONS = msgspec.json.Decoder(_Decision)
 
 
 @dataclass
 class Register:
-    """What was decided and bought; ~2 µs a decision, ~15 µs an event of a type that counts.
+    """What was decided and bought; ~5 µs a decision, ~12 µs an event of a type that counts, 1 µs another.
 
-    ``outcomes`` by campaign, outcome and reason, ``days`` by day (UTC) and outcome; ``bought`` by type of
-    event. Decisions are those of ``measured`` campaigns alone, where it is given.
+    ``outcomes`` by campaign, outcome and reason; ``bought`` by type of event. Decisions are those of
+    ``measured`` campaigns alone, where it is given.
     """
 
     measured: Mapping[str, Measure] | None = None
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    days: Counter[tuple[str, str]] = field(default_factory=Counter)
     bought: dict[str, list[Purchase]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kinds = {each.event for each in (self.measured or {}).values()} | {USUAL}
         self._marks = {kind: f'"{kind}"'.encode() for kind in kinds}
+        self._days: Counter[tuple[int, str]] = Counter()
         self._entered: dict[tuple[str, str], tuple[int, bool, int]] = {}
         self._last: dict[int, tuple[int, int, int]] = {}
         self._ids: set[tuple[str, str]] = set()
+
+    @property
+    def days(self) -> dict[tuple[str, str], int]:
+        """How many decisions, by day (UTC) and outcome, in order."""
+        return {
+            (time_text(day * DAY_MS)[:10], outcome): count
+            for (day, outcome), count in sorted(self._days.items())
+        }
 
     def decided(self, data: bytes) -> None:
         """A record of `decisions`; those of a partition in order. Repeats change nothing."""
@@ -105,7 +114,7 @@ class Register:
         if not self._is_new(told.id):
             return
         self.outcomes[told.campaign, told.outcome, told.reason] += 1
-        self.days[time_text(told.time)[:10], told.outcome] += 1
+        self._days[told.time // DAY_MS, told.outcome] += 1
         self._enter(told)
 
     def _is_new(self, identity: str) -> bool:
@@ -118,9 +127,11 @@ class Register:
         return new
 
     def _enter(self, told: _Decision) -> None:
-        measure = (self.measured or {}).get(told.campaign)
+        measure = (self.measured or _NO_MEASURES).get(told.campaign)
+        if measure is None or told.time < measure.since:
+            return
         held = held_out({"outcome": told.outcome, "reason": told.reason})
-        if measure is None or held is None or told.time < measure.since:
+        if held is None:
             return
         place, entry = (told.campaign, told.user), (told.time, held, told.counters.get("bucket", 0))
         self._entered[place] = min(entry, self._entered.get(place, entry))

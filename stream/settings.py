@@ -416,6 +416,9 @@ class Settings(BaseSettings):
         0.0, ge=0, le=100, description="Share of users who never get a nudge, to measure lift."
     )
     holdout_salt: str = Field("tidewise", description="Salt of the holdout's hash.")
+    holdout_lists: bool = Field(
+        False, description="Held-out users get popular lists, too: lift is then that of nudges and lists."
+    )
     tick_live_s: float = Field(
         3600.0, ge=0, description="Ticks are sent only while the newest event was this fresh when received."
     )

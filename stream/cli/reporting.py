@@ -191,8 +191,7 @@ def _document(register: Register, lifts: dict[str, Lift]) -> dict[str, Any]:
     told = {name: msgspec.to_builtins(lift) for name, lift in lifts.items()}
     together = told.pop(ALL, None)
     days = [
-        {"day": day, "outcome": outcome, "count": count}
-        for (day, outcome), count in sorted(register.days.items())
+        {"day": day, "outcome": outcome, "count": count} for (day, outcome), count in register.days.items()
     ]
     return {"all": together, "campaigns": told, "days": days}
 
@@ -248,7 +247,7 @@ def _draw(register: Register, lifts: dict[str, Lift], path: Path) -> None:
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for outcome in sorted({outcome for _, outcome in register.days}):
-        days = sorted((np.datetime64(day), n) for (day, each), n in register.days.items() if each == outcome)
+        days = [(np.datetime64(day), n) for (day, each), n in register.days.items() if each == outcome]
         left.plot([day for day, _ in days], [n for _, n in days], label=outcome, marker=".", linewidth=1)
     left.set_ylabel("decisions a day")
     if register.days:

@@ -144,10 +144,14 @@ def bucket(user: str, salt: str) -> int:
     return int.from_bytes(digest, "little") % BUCKETS
 
 
+def held_out(user: str, config: EngagementConfig) -> bool:
+    """Whether a user is in the held-out share: for messages, and for lists where these respect it."""
+    return config.holdout > 0 and bucket(user, config.holdout_salt) < config.holdout
+
+
 def holdout(candidate: Candidate, config: EngagementConfig) -> Stop | None:
     """A held-out share of users never gets a message, to measure what messages add."""
-    held_out = config.holdout > 0 and bucket(candidate.user, config.holdout_salt) < config.holdout
-    return Stop("holdout") if held_out else None
+    return Stop("holdout") if held_out(candidate.user, config) else None
 
 
 def still_true(candidate: Candidate, config: EngagementConfig) -> Stop | None:
