@@ -2,6 +2,7 @@
 
 Every event is received at its own time, and where the log is silent time passes by ticks, so nothing comes
 too late to be sent. Users who never say whether they consent may be taken to have done so: `consenting`.
+Catalogue events pass at their place where a campaign looks at prices or stocks; else they are left out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,10 +20,11 @@ from producers.source import Entry
 from stream.core.campaigns import Campaign
 from stream.delivery import Output
 from stream.local import LocalWorker, bundle
+from stream.mail import has_interests
 from stream.settings import Settings
 from stream.signing import tick_event
 from stream.times import time_text
-from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS
+from stream.topics import CATALOG, DECISIONS, ENGAGEMENTS, EVENTS
 from stream.transport import StockRecord
 
 BATCH = 2000
@@ -92,10 +94,12 @@ async def passing(
     worker = LocalWorker(alone, _KEY, campaigns)
     worker.contexts.shopping.lister.publishing = worker.contexts.shopping.lister.learning = False
     await worker.take()
-    log, events, mail = _Log(_records(entry for entry in entries if not entry.is_item)), 0, list[Output]()
+    watching = worker.contexts.shopping.engine.terms is not None
+    told = entries if watching else (entry for entry in entries if not entry.is_item)
+    log, events, mail = _Log(_records(told)), 0, list[Output]()
     while some := log.next(mail):
-        await worker.shoppers[0].handle([bundle(EVENTS.name, 0, some)])
-        users = [record.key.decode() for record in some if record.key is not None]
+        await _pass(worker, some, log.is_item, watching)
+        users = [record.key.decode() for record in some if record.key is not None and not log.is_item]
         events += len(users)
         mail, decisions, messages = (
             worker.outputs.take(topic.name, 0) for topic in (EVENTS, DECISIONS, ENGAGEMENTS)
@@ -104,30 +108,58 @@ async def passing(
         yield Passed(events, users, [one.value for one in decisions], [one.value for one in messages])
 
 
-class _Log:
-    """Records in batches, and between them the mail that the worker wrote into its own log."""
+async def _pass(worker: LocalWorker, records: Sequence[StockRecord], is_item: bool, watching: bool) -> None:
+    """Let a batch pass; what it has to say to items or users is made, and waits."""
+    if not is_item:
+        await worker.shoppers[0].handle([bundle(EVENTS.name, 0, records)])
+        if watching:
+            await worker.fold(has_interests)
+        return
+    await worker.shelves[0].handle([bundle(CATALOG.name, 0, records)])
+    await worker.shelves[0].pulse(busy=False)
 
-    def __init__(self, records: Iterator[StockRecord]) -> None:
-        self._records, self._end, self._time = records, 0, 0
+
+class _Log:
+    """Records in batches, and between them the mail that the worker wrote into its own log.
+
+    ``is_item`` tells whether the last batch was of catalogue events.
+    """
+
+    def __init__(self, records: Iterator[tuple[bool, StockRecord]]) -> None:
+        self._batches = self._cut(records)
+        self._ends, self._time = {False: 0, True: 0}, 0
+        self.is_item = False
+
+    @staticmethod
+    def _cut(records: Iterator[tuple[bool, StockRecord]]) -> Iterator[tuple[bool, list[StockRecord]]]:
+        for is_item, group in groupby(records, lambda record: record[0]):
+            while some := [record for _, record in islice(group, BATCH)]:
+                yield is_item, some
 
     def next(self, mail: Sequence[Output]) -> list[StockRecord]:
         """The next batch: the mail, if there is any, else what comes; empty: the end."""
         some = [StockRecord(0, self._time, None, each.value, ()) for each in mail]
-        some = some or list(islice(self._records, BATCH))
-        first, self._end = self._end, self._end + len(some)
+        self.is_item = False
+        if not some:
+            self.is_item, some = next(self._batches, (False, []))
+        first = self._ends[self.is_item]
+        self._ends[self.is_item] += len(some)
         if some:
             self._time = some[-1].timestamp
         return [replace(each, offset=first + n) for n, each in enumerate(some)]
 
 
-def _records(events: Iterable[Entry]) -> Iterator[StockRecord]:
-    """Events in order, with a tick wherever nothing happens for so long. Their offsets are to be set."""
+def _records(entries: Iterable[Entry]) -> Iterator[tuple[bool, StockRecord]]:
+    """What comes, and whether it is of the catalogue, with a tick wherever nothing happens for so long.
+
+    A catalogue event without a time comes with what stands before it. Offsets are to be set.
+    """
     now = 0
-    for event in events:
-        for time in range(now + _TICK_MS, event.time, _TICK_MS) if now else ():
-            yield StockRecord(0, time, None, tick_event(_KEY, 0, time), ())
-        now = event.time
-        yield StockRecord(0, now, event.key.encode(), event.data, ())
+    for entry in entries:
+        for time in range(now + _TICK_MS, entry.time, _TICK_MS) if now else ():
+            yield False, StockRecord(0, time, None, tick_event(_KEY, 0, time), ())
+        now = entry.time or now
+        yield entry.is_item, StockRecord(0, now, entry.key.encode(), entry.data, ())
 
 
 class _Drawn:

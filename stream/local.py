@@ -1,13 +1,14 @@
 """A worker without broker: the worker's own shoppers and shelves on memory ports, for replay and evaluation.
 
 Whatever is handed in goes through the very same `Shopper` and `Shelf` as live. What shoppers make for item
-partitions waits in ``sent`` until `fold` hands it over.
+partitions waits in ``sent`` until `fold` hands it over. Mail on `events` is left there: a log that is
+replayed has it already, and who makes a log up, as a dry run does, knows its place.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from state.keys import Keys
@@ -82,12 +83,14 @@ class LocalWorker:
             await shopper.take()
             await shelf.take()
 
-    async def fold(self) -> None:
-        """Hand the mail that the shoppers made to the item partitions."""
+    async def fold(self, which: Callable[[bytes], bool] = lambda message: True) -> None:
+        """Hand the mail that the shoppers made to the item partitions; ``which``: the rest is dropped."""
         for shelf in self.shelves:
             mail = self.outputs.take(INCREMENTS.name, shelf.partition)
             offsets = self._increments[shelf.partition]
-            records = [StockRecord(next(offsets), 0, None, each.value, ()) for each in mail]
+            records = [
+                StockRecord(next(offsets), 0, None, each.value, ()) for each in mail if which(each.value)
+            ]
             if records:
                 await shelf.handle([bundle(INCREMENTS.name, shelf.partition, records)])
 

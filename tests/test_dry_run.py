@@ -79,6 +79,22 @@ def test_it_decides_what_the_engine_decides_event_by_event() -> None:
     assert sum(run.days.values()) == len(shop.messages) > 10
 
 
+def test_prices_and_stocks_change_at_their_place_in_the_log() -> None:
+    log = entries(
+        ("1 10:00", "ann", "view_item"), ("2 12:00", "bob", "view_item"), ("4 12:00", "ann", "view_item")
+    )
+    for line, (when, price) in enumerate([("1 09:00", 10), ("2 11:00", 9), ("3 11:00", 8.99)], len(log)):
+        said = {"type": "item", "item": "A", "price": price}
+        log.append(Entry(ms(when), line, "A", orjson.dumps(said), True))
+    log.sort()
+    given = [campaign("price-drop", rest="0s"), campaign("low-stock")]
+    run = asyncio.run(dry_run(Settings(cart_enabled=False), given, consenting(log, ["email"])))
+    assert (run.events, run.users, run.reached) == (5, 2, 1)
+    # On the second day for the one who saw it at 10; a cent less is a new low, and she has not looked since.
+    assert run.days == {("2024-03-05", "price-drop"): 1, ("2024-03-06", "price-drop"): 1}
+    assert [(each["user"], each["items"][0]["price"]) for each in run.sample] == [("ann", 9), ("ann", 8.99)]
+
+
 def test_the_sample_is_of_all_messages_and_the_same_again() -> None:
     told = [(f"{1 + n} 10:00", f"u{n}", "purchase") for n in range(28)]
     found = tried(entries(*told), "email", sample=5).sample
