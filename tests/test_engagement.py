@@ -17,7 +17,9 @@ from stream.core.engaged import CART_ITEMS, CONSENT_NAMES, Choice, Seen, UserSta
 from stream.core.engagement import Clock, Engine, decision_hash, digest_fields, message_id, run
 from stream.core.guards import DAY_MS, WEEK_MS, bucket
 from stream.core.messages import Decision
+from stream.core.offers import OFFER, Ask
 from stream.core.triggers.abandoned_cart import AbandonedCart
+from stream.events import Told
 from tests.scenarios import Happening, Shop, campaign, engine, event, happening, ms
 
 MINUTE_MS = 60_000
@@ -84,7 +86,30 @@ def _log(steps: list[tuple[str, tuple[str, dict[str, Any]] | None, int, int, boo
     return log + [Happening("", end, end, None) for end in ends]
 
 
-LOGS = st.lists(STEPS, min_size=5, max_size=40).map(_log)
+ANSWERS = st.lists(
+    st.sampled_from([None, [], [{"item": "A", "score": 3.0}], [{"item": x, "score": 2.0} for x in "BC"]]),
+    min_size=1,
+    max_size=4,
+)
+LOGS = st.builds(
+    lambda steps, answers: _answered(_log(steps), answers), st.lists(STEPS, min_size=5, max_size=40), ANSWERS
+)
+
+
+def _answered(log: list[Happening], answers: list[list[dict[str, Any]] | None]) -> list[Happening]:
+    """What nudges ask for comes after the next event, or (None) never; the answers in turn."""
+    shop, waiting, found = Shop(BY), list[Ask](), list[Happening]()
+    for one in log:
+        begin, asked = len(found), len(shop.asks)
+        found.append(one)
+        for ask in waiting:
+            items = answers[ask.due // 1000 % len(answers)]
+            body = {"rule": ask.rule, "due": ask.due, "number": ask.number, "time": ask.time, "items": items}
+            told = Told(type=OFFER, time="", anonymous=ask.user, body=body)
+            found += [Happening(ask.user, ask.time, one.received, told)] if items is not None else []
+        shop.play(found[begin:])
+        waiting = shop.asks[asked:]
+    return found
 
 
 def _played(log: list[Happening], cuts: list[int], by: Engine) -> Shop:
@@ -101,10 +126,19 @@ BY = engine(
         campaign(
             "browse-abandonment", trigger={"idle": "5m", "ordered": "30m"}, steps=["5m", "1h"], rest="1h"
         ),
-        campaign("post-purchase", steps=["20m"], rest="1h"),
+        campaign("next-best-offer", steps=["10m"], rest="1h", priority=95),
+        campaign("post-purchase", steps=["20m"], rest="1h", message={"template": "p", "items": "viewed"}),
         campaign("replenishment"),
+        campaign("trending-for-you", steps=["5m"], rest="6h", priority=95),
         campaign("welcome", steps=["0s", "1h"], channels=["push", "email"]),
-        campaign("win-back", trigger={"lapse": "2h"}, steps=["0s", "1h"], rest="1h", holdout_percent=20),
+        campaign(
+            "win-back",
+            trigger={"lapse": "2h"},
+            steps=["0s", "1h"],
+            rest="1h",
+            holdout_percent=20,
+            message={"template": "w", "items": "recommended", "most": 1},
+        ),
     ],
     **BRISK,
 )

@@ -339,7 +339,7 @@ class _Passage:
             return
         if isinstance(seen.event, Told) and seen.type == OFFER:
             self._answered(msgspec.convert(seen.event.body, Offer))
-        if seen.type not in ENGAGEMENT_KINDS | self.engine.kinds:
+        if seen.type not in ENGAGEMENT_KINDS and seen.type not in self.engine.kinds:
             return  # shown because another engine will want it, or did
         observe(self.state, seen)
         if seen.type == "view_item":
