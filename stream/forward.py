@@ -18,8 +18,8 @@ MERGE, HANDED = "merge-request", "merged"
 NOTICED = "notice"
 """Mail on `events`: something that a user's engagement is told (`stream.core.notices`)."""
 NOTICE_SENDER, ITEM_SENDER = 2**14, 2**15
-"""Added to the number of a partition that sends notices, as their positions are counted for themselves; and to
-that of an item partition, whose positions are those of `catalog`."""
+"""Added to the number of a partition that sends notices, as their positions are counted for themselves; and
+to that of an item partition, whose positions are those of `catalog`."""
 MAIL = b'{"type":"%b"' % MAIL_TYPE.encode()
 """How mail begins, to the byte: only workers write it."""
 
@@ -68,6 +68,12 @@ def _said(kind: str, source: tuple[int, int, int], received: int, body: bytes) -
 def is_mail(value: bytes | None) -> bool:
     """Whether a message is mail, or says so."""
     return value is not None and value.startswith(MAIL)
+
+
+def from_items(mail: bytes) -> bool:
+    """Whether mail is of the item side, as it stands in a log."""
+    sender = mail.partition(b'"source":[')[2].partition(b",")[0]
+    return sender.isdigit() and int(sender) >= ITEM_SENDER
 
 
 def open_mail(value: bytes, verify: Verify, *kinds: str) -> Mail | Reason | None:

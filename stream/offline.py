@@ -18,7 +18,9 @@ from state.memory import MemoryStore
 from stream.codec import Record
 from stream.delivery import Output
 from stream.digest import Digest, sum_up
+from stream.forward import from_items
 from stream.local import LocalWorker, bundle
+from stream.mail import has_interests
 from stream.posting import claimed
 from stream.settings import Settings
 from stream.status import tallies
@@ -42,6 +44,7 @@ class Replayed:
 
     ``outputs`` are all messages by topic, in order of partition; ``missing`` the mail to `events` (target
     partition, bytes) that the log should hold and does not, ``strange`` what it holds and no event explains.
+    What items told users is taken as it stands: in which order events and catalogue met is not recorded.
     """
 
     digest: Digest
@@ -104,10 +107,12 @@ class _Replay:
             async for records in chunks(EVENTS.name, shopper.partition):
                 values = (record.value or b"" for record in records)
                 recorded.update(
-                    (shopper.partition, claimed(value)) for value in values if value.startswith(MAIL)
+                    (shopper.partition, claimed(value))
+                    for value in values
+                    if value.startswith(MAIL) and not from_items(value)
                 )
                 await shopper.handle([bundle(EVENTS.name, shopper.partition, records)])
-                await worker.fold()
+                await worker.fold(lambda mail: not has_interests(mail))
         for shelf in worker.shelves:
             await shelf.pulse(busy=False)
         return await self._result(recorded)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from stream.core.watchers import BOUGHT, CART, DAY_MS, LEFT, VIEW, WISH, Interes
 from stream.delivery import Output
 from stream.local import LocalWorker, bundle
 from stream.mail import WATCH_SENDER, has_interests, pack_interests, unpack_interests
+from stream.offline import replay
 from stream.ownership import partition_of
 from stream.settings import Settings
 from stream.shelf import Shelf
@@ -259,6 +261,27 @@ async def test_interests_that_come_twice_count_once() -> None:
     await made.settle(ms("10:51"))
     left = made.watchers("A")
     assert left is not None and sorted(left.users) == USERS[1:]
+
+
+async def test_a_replay_takes_what_items_told_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "drop.yaml").write_text(
+        "id: price-drop\ntrigger: {type: price-drop}\nmessage: {template: m}\nsteps: [0s]\nrest: 0s\n"
+    )
+    made = await looked()
+    await made.tell(ms("11:00"), "A", price=90)
+    await made.settle(ms("11:00"))
+
+    async def chunks(topic: str, partition: int) -> AsyncIterator[Sequence[StockRecord]]:
+        if records := made.log.records[topic, partition]:
+            yield records
+
+    again = await replay(SETTINGS.model_copy(update={"campaigns": str(tmp_path)}), KEY, chunks)
+    assert (again.missing, again.strange) == ([], [])
+    sent = [orjson.loads(output.value) for output in again.outputs[ENGAGEMENTS.name]]
+    assert sorted(each["id"] for each in sent) == sorted(each["id"] for each in made.nudges)
+    assert len(sent) == 6 and again.digest.notices == 6
+    for key in (made.store.keys.engagement(f"u{partition_of(user, 3)}", user) for user in USERS):
+        assert again.store.strings[key] == made.store.strings[key]
 
 
 async def test_damaged_interests_are_a_dead_letter() -> None:
