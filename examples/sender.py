@@ -12,6 +12,7 @@ import smtplib
 import time
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
+from html import escape
 from urllib.parse import quote
 
 import msgspec
@@ -59,12 +60,13 @@ class Gate:
 
 
 def written(nudge: Nudge, sender: str, address: str) -> EmailMessage:
-    """The mail: a subject, what it is about, and the coupon."""
+    """The mail: a subject, what it is about, and the coupon; as text, and with images."""
     mail = EmailMessage()
     mail["From"], mail["To"] = sender, address.replace("{user}", quote(nudge.user, safe=""))
     mail["Subject"] = f"About your {name_of(nudge.items[0])}" if nudge.items else "For you"
     mail["X-Nudge"] = nudge.id
     mail.set_content("\n".join(lines_of(nudge)) + "\n")
+    mail.add_alternative("\n".join(html_of(nudge)) + "\n", subtype="html")
     return mail
 
 
@@ -76,10 +78,26 @@ def name_of(item: Item) -> str:
 def lines_of(nudge: Nudge) -> Iterator[str]:
     """The text of a mail, line by line."""
     for each in nudge.items:
-        price = "" if each.price is None else f", {each.price:.2f}"
-        yield f"{each.quantity} × {name_of(each)}{price} {each.url or ''}".rstrip()
+        yield f"{line_of(each)} {each.url or ''}".rstrip()
     if nudge.coupon:
         yield f"Your coupon: {nudge.coupon.code}"
+
+
+def line_of(item: Item) -> str:
+    """How many of what, and what one costs."""
+    price = "" if item.price is None else f", {item.price:.2f}"
+    return f"{item.quantity} × {name_of(item)}{price}"
+
+
+def html_of(nudge: Nudge) -> Iterator[str]:
+    """The same with images and links, line by line."""
+    for each in nudge.items:
+        line = escape(line_of(each))
+        if each.image:
+            line = f'<img src="{escape(each.image)}" alt="" width="120"><br>{line}'
+        yield f'<p><a href="{escape(each.url)}">{line}</a></p>' if each.url else f"<p>{line}</p>"
+    if nudge.coupon:
+        yield f"<p>Your coupon: <b>{escape(nudge.coupon.code)}</b></p>"
 
 
 def deliver(mail: EmailMessage, smtp: str | None) -> None:

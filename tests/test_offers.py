@@ -9,13 +9,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.core.campaigns import Campaign
 from stream.core.interest import Interest
-from stream.core.messages import Catalogued, Message, NudgeItem, presented
 from stream.core.offers import OFFER, Offered, best, worth
 from stream.core.recommend.trend import Trends
 from stream.engagements import Item, Nudge, read_engagement
@@ -220,16 +218,3 @@ def test_what_rises_in_the_category_one_likes_most_and_has_not_met() -> None:
     assert rising(["A"], A=2, D=3) == ["D"]
     assert rising(["A", "D"], A=2, D=3) == []
     assert rising(["E"], E=9) == [] == rising([])
-
-
-# What the catalogue says
-
-
-@pytest.mark.parametrize(("price", "shown"), [(None, 7.0), (3.0, 3.0)])
-def test_a_price_that_an_event_told_stays(price: float | None, shown: float) -> None:
-    message = Message(
-        0, "u", "email", "c", "c", (NudgeItem("A", price, 2), NudgeItem("B", None, 1)), 0, 0, 1, 1
-    )
-    (made,) = presented([message], {"A": Catalogued("Mug", "i", "u", 7.0)})
-    assert isinstance(made, Message)
-    assert made.items == (NudgeItem("A", shown, 2, "Mug", "i", "u"), NudgeItem("B", None, 1))

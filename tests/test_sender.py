@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,10 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SENDER = ROOT / "examples" / "sender.py"
 
-MUG = {"item": "mug", "price": 8.5, "quantity": 3, "name": "Red mug", "url": "https://shop.example/mug"}
+MUG = {
+    "item": "mug", "price": 8.5, "quantity": 3, "name": "Red mug", "url": "https://shop.example/mug",
+    "image": "https://shop.example/mug.jpg?a=1&b=2",
+}  # fmt: skip
 NUDGE: dict[str, Any] = {
     "id": "0-1-0-nudge-0",
     "type": "nudge",
@@ -136,18 +141,25 @@ def test_unknown_fields_are_no_error() -> None:
 # The sender
 
 
+def _lines(part: EmailMessage) -> list[str]:
+    body = part.get_payload(decode=True)
+    assert isinstance(body, bytes)
+    return body.decode().splitlines()
+
+
 class Mailbox:
     """An SMTP server's mails."""
 
     def __init__(self) -> None:
         self.mails: list[tuple[list[str], str, list[str]]] = []
+        self.html: list[list[str]] = []
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         assert isinstance(envelope.content, bytes)
-        mail = message_from_bytes(envelope.content)
-        body = mail.get_payload(decode=True)
-        assert isinstance(body, bytes)
-        self.mails.append((envelope.rcpt_tos, str(mail["Subject"]), body.decode().splitlines()))
+        mail = message_from_bytes(envelope.content, policy=default)
+        plain, html = (_lines(part) for part in mail.walk() if not part.is_multipart())
+        self.mails.append((envelope.rcpt_tos, str(mail["Subject"]), plain))
+        self.html.append(html)
         return "250 OK"
 
 
@@ -226,6 +238,14 @@ async def test_the_sender_sends_once_what_still_holds_and_reports_it(
     first = ["3 × Red mug, 8.50 https://shop.example/mug", "Your coupon: MAY-17"]
     to = ["ann@shop.example"]
     assert box.mails == [(to, "About your Red mug", first), (to, "About your Tea cup", ["1 × Tea cup"])]
+    image = '<img src="https://shop.example/mug.jpg?a=1&amp;b=2" alt="" width="120"><br>'
+    assert box.html == [
+        [
+            f'<p><a href="https://shop.example/mug">{image}3 × Red mug, 8.50</a></p>',
+            "<p>Your coupon: <b>MAY-17</b></p>",
+        ],
+        ["<p>1 × Tea cup</p>"],
+    ]
     assert [(each["type"], each["user"], each["nudge"], each["id"]) for each in reported] == [
         ("nudge_delivered", "ann", name, f"delivered-{name}") for name in (NUDGE["id"], "0-5-0-nudge-0")
     ]
