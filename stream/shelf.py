@@ -23,7 +23,7 @@ from stream.core import views
 from stream.core.content import category_of, item_tokens
 from stream.core.items import Items, item_hash
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, pack_records
-from stream.core.plan import Plan
+from stream.core.plan import LEAD_MS, Plan
 from stream.core.ranking import nearest
 from stream.core.recommend.trend import SEGMENTS, Trends
 from stream.core.rows import Rows
@@ -146,6 +146,7 @@ class Shelf:
 
     def _clear(self) -> None:
         self.meta = Meta()
+        self._planned = 0
         self.catalog: dict[int, dict[str, Any]] = {}
         self._told: dict[int, Told] = {}
         self.changed_catalog: set[int] = set()
@@ -295,10 +296,11 @@ class Shelf:
     async def _tell_users(self, changes: Sequence[tuple[int, Listed, Change]]) -> None:
         """Notices to the users whom changed prices and stocks concern, if a campaign wants to know."""
         plan, base = self.context.plan, self.delivery.base(CATALOG.name)
+        await self._plan([item for _, item, _ in changes])
         wanted = [
             (at, item, change, terms)
             for at, item, change in changes
-            if (terms := plan.at(item.time_ms).terms) is not None
+            if (terms := plan.at(_happened(item)).terms) is not None
         ]
         if not wanted:
             return
@@ -307,6 +309,12 @@ class Shelf:
         for at, item, change, terms in wanted:
             self.fanout.tell(at, change, terms, item.offset + base, item.received)
         self.meta.notices += len(self.fanout.posts) - before
+
+    async def _plan(self, items: Sequence[Listed]) -> None:
+        """Know every version of a campaign that holds when items change (`stream.core.plan`)."""
+        if max(map(_happened, items), default=0) > self._planned:
+            await self.context.follower.read_campaigns()
+            self._planned = max(item.received for item in items) + LEAD_MS
 
     def _is_new(self, item: Listed) -> bool:
         """Whether an event was not yet had as mail; its sender's source position is kept."""
@@ -607,3 +615,8 @@ def _padded(lists: Sequence[NDArray[N]]) -> NDArray[N]:
     found = np.zeros((len(lists), int(lengths.max())), dtype=lists[0].dtype)
     found[np.arange(found.shape[1]) < lengths[:, None]] = np.concatenate(lists)
     return found
+
+
+def _happened(item: Listed) -> int:
+    """When an item changed; not after it was received, beyond which campaigns are not known yet."""
+    return min(item.time_ms, item.received)
