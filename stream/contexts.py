@@ -30,7 +30,7 @@ class Contexts:
     """``shopping`` for shopper partitions, ``shelving`` for item partitions.
 
     ``campaigns`` take the place of those in the settings' folder; both hold until one that was published
-    takes the place of one of them.
+    takes the place of one of them. Without ``asking`` nudges do not ask for what they show (`Engine`).
     """
 
     def __init__(
@@ -40,12 +40,13 @@ class Contexts:
         follower: Followed,
         signing_key: bytes,
         campaigns: Sequence[Campaign] | None = None,
+        asking: bool = True,
     ) -> None:
         keys, limits, counting = Keys(settings.prefix), Limits.of(settings), Counting.of(settings)
         part_of = ItemPartitions(items, settings.partitions)
         rows = Rows(items, settings.row_pairs, settings.neighbors)
         base = running(settings.campaigns) if campaigns is None else campaigns
-        plan = Plan(partial(Engine.of, settings), base, follower.schedule)
+        plan = Plan(partial(Engine.of, settings, asking=asking), base, follower.schedule)
         self.shopping = ShopperContext(
             settings,
             keys,

@@ -1,5 +1,6 @@
 """What campaigns would have done on a log: the worker's own step in one process, without lists.
 
+What a nudge would ask lists for is taken to be there; the messages do not show it.
 Every event is received at its own time, and where the log is silent time passes by ticks, so nothing comes
 too late to be sent. Users who never say whether they consent may be taken to have done so: `consenting`.
 Catalogue events pass at their place where a campaign looks at prices or stocks; else they are left out.
@@ -91,7 +92,7 @@ async def passing(
 ) -> AsyncIterator[Passed]:
     """Let a log pass through a worker without lists, some events at a time."""
     alone = settings.model_copy(update={"partitions": 1, "cached_users": 10_000_000})
-    worker = LocalWorker(alone, _KEY, campaigns)
+    worker = LocalWorker(alone, _KEY, campaigns, asking=False)
     worker.contexts.shopping.lister.publishing = worker.contexts.shopping.lister.learning = False
     await worker.take()
     watching = worker.contexts.shopping.engine.terms is not None

@@ -58,16 +58,20 @@ class NewLog:
 class LocalWorker:
     """All partitions of a deployment in this process. ``outputs`` are kept until taken.
 
-    ``campaigns`` as for `Contexts`.
+    ``campaigns`` and ``asking`` as for `Contexts`.
     """
 
     def __init__(
-        self, settings: Settings, signing_key: bytes, campaigns: Sequence[Campaign] | None = None
+        self,
+        settings: Settings,
+        signing_key: bytes,
+        campaigns: Sequence[Campaign] | None = None,
+        asking: bool = True,
     ) -> None:
         items = Items()
         self.items, self.settings = items, settings
         self.follower = Followed(settings, items)
-        self.contexts = Contexts(settings, items, self.follower, signing_key, campaigns)
+        self.contexts = Contexts(settings, items, self.follower, signing_key, campaigns, asking)
         self.store = MemoryStore(Keys(settings.prefix))
         self.outputs = Outputs()
         # A clock that leaps lets everything that is done at intervals be due whenever it is asked for.

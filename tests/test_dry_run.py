@@ -64,6 +64,13 @@ def test_another_channel_is_no_consent_to_this_one() -> None:
     assert {reason for _, _, reason in tried(LOG, "push").decisions} == {"consent"}
 
 
+def test_what_lists_would_show_is_taken_to_be_there() -> None:
+    offer = campaign("next-best-offer", rest="1d")
+    run = asyncio.run(dry_run(Settings(cart_enabled=False), [offer], consenting(LOG, ["email"])))
+    assert run.decisions == {("next-best-offer", "sent", ""): 3}
+    assert [message["items"] for message in run.sample] == [[]] * 3
+
+
 def test_it_decides_what_the_engine_decides_event_by_event() -> None:
     kinds = ("purchase", "add_to_cart", "view_item", "purchase", "view_item")
     told = [(f"{1 + n // 20} {n % 20 + 1:02}:{n % 60:02}", f"u{n % 7}", kinds[n * 7 % 5]) for n in range(200)]

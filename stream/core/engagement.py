@@ -88,7 +88,8 @@ class Engine:
     ``numbers`` are the versions of those that were published, ``off`` those that are switched off. With a
     ``plan`` another engine holds at other times; of what this one has then only the settings count.
     ``kinds`` are the event types that its triggers and campaigns look at, ``terms`` the changes of items that
-    they want to hear of, None: none.
+    they want to hear of, None: none. Without ``asking`` (`stream.core.offers`) nudges go out without what
+    they would have asked for.
     """
 
     config: EngagementConfig
@@ -97,6 +98,7 @@ class Engine:
     numbers: Mapping[str, int] = field(default_factory=dict)
     off: frozenset[str] = frozenset()
     plan: Plan | None = None
+    asking: bool = True
     kinds: frozenset[str] = field(init=False)
     terms: Terms | None = field(init=False)
 
@@ -107,12 +109,13 @@ class Engine:
         object.__setattr__(self, "terms", terms_of(self.triggers.values()))
 
     @classmethod
-    def of(cls, settings: Settings, campaigns: Sequence[Campaign] = ()) -> Engine:
+    def of(cls, settings: Settings, campaigns: Sequence[Campaign] = (), asking: bool = True) -> Engine:
         """From the settings and campaigns. Raises ValueError when the settings make no sense."""
         config = EngagementConfig.of(settings)
         triggers = {trigger.id: trigger for trigger in triggers_of(config, campaigns)}
         off = frozenset(campaign.id for campaign in campaigns if not campaign.enabled)
-        return cls(config, triggers, {campaign.id: campaign for campaign in campaigns}, off=off)
+        known = {campaign.id: campaign for campaign in campaigns}
+        return cls(config, triggers, known, off=off, asking=asking)
 
     def config_of(self, rule: str) -> EngagementConfig:
         """What holds for a rule's messages."""
@@ -129,6 +132,8 @@ class Engine:
 
     def asks(self, trigger: Trigger[Any]) -> What:
         """What must be asked for before a trigger's nudge can show anything."""
+        if not self.asking:
+            return ""
         content = self.content(trigger.id)
         listed = content is not None and content.items == "recommended"
         return trigger.asks or ("list" if listed else "")
