@@ -34,7 +34,7 @@ def learn(schedule: Schedule, records: Sequence[Any]) -> None:
         try:
             version = decode_version(record.value or b"", TRIGGERS)
         except ValueError as error:
-            said = {"topic": record.topic, "key": record.key, "offset": record.offset}
+            said = {"topic": CAMPAIGNS.name, "key": record.key, "offset": record.offset}
             log.error("a record cannot be read", **said, error=str(error))
         else:
             schedule.learn(Held.of(version, record.timestamp, record.offset))

@@ -14,14 +14,14 @@ from state.keys import Keys
 from state.memory import MemoryStore
 from stream.admin import create_topics
 from stream.contexts import Contexts
-from stream.core.campaigns import Version, content_hash
+from stream.core.campaigns import Version, content_hash, encode_version
 from stream.core.items import Items
 from stream.core.plan import LEAD_MS, Schedule
 from stream.delivery import Ports
 from stream.follower import Follower
 from stream.local import NewLog, Outputs, bundle
 from stream.offline import Chunks, replay
-from stream.publishing import TooSoon, publish, published, versions_of
+from stream.publishing import TooSoon, learn, publish, published, versions_of
 from stream.reading import read_whole
 from stream.settings import Settings
 from stream.shopper import Shopper
@@ -92,6 +92,14 @@ def test_the_soonest_time_is_that_at_which_all_workers_know() -> None:
     assert version.effective == now + LEAD_MS
     with pytest.raises(TooSoon, match=f"from {time_text(now + LEAD_MS)} on"):
         versions_of(Schedule(), given, now, now + LEAD_MS - 1, whole=True)
+
+
+def test_a_record_that_cannot_be_read_is_passed_over() -> None:
+    given, schedule = campaign("welcome"), Schedule()
+    version = Version(campaign=given, number=1, hash=content_hash(given), effective=0)
+    values = [b"nonsense", None, encode_version(version), b"{}"]
+    learn(schedule, [StockRecord(at, 5, b"key", value, ()) for at, value in enumerate(values)])
+    assert [(held.place, held.since, held.version) for held in schedule.held] == [(2, 5 + LEAD_MS, version)]
 
 
 def told(offset: int, kind: str, time: int, **fields: Any) -> StockRecord:
