@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -217,6 +218,20 @@ def test_a_fired_timer_moves_on(log: list[Happening]) -> None:
                 proposal = trigger.on_timer(own, state, timer.at)
                 for after in (proposal.if_sent, proposal.if_not):
                     assert (trigger.next_timer(after) or timer.due + 1) > timer.due
+
+
+@settings(max_examples=50)
+@given(LOGS)
+def test_views_change_nothing_where_no_campaign_wants_them(log: list[Happening]) -> None:
+    """Whether they reach the engine depends on which versions of campaigns a worker knows by then."""
+    by = engine([campaign("abandoned-checkout", steps=["5m", "30m"]), campaign("welcome")], **BRISK)
+    without = [
+        replace(one, event=None) if one.event is not None and one.event.type == "view_item" else one
+        for one in log
+    ]
+    seen, unseen = _played(log, [], by), _played(without, [], by)
+    assert seen.stored == unseen.stored and seen.alarms == unseen.alarms
+    assert seen.decisions == unseen.decisions and seen.messages == unseen.messages
 
 
 def _forgotten(log: list[Happening], user: str) -> int:

@@ -16,11 +16,13 @@ from stream.core.campaigns import Campaign
 from stream.core.interest import Interest
 from stream.core.offers import OFFER, Offered, best, worth
 from stream.core.recommend.trend import Trends
+from stream.digest import sum_up
 from stream.engagements import Item, Nudge, read_engagement
 from stream.local import LocalWorker, bundle
 from stream.offline import replay
 from stream.posting import claimed
 from stream.settings import Settings
+from stream.status import tallies
 from stream.times import time_text
 from stream.topics import CAMPAIGNS, CATALOG, DECISIONS, ENGAGEMENTS, EVENTS
 from stream.transport import StockRecord
@@ -162,6 +164,8 @@ def test_a_replay_takes_the_recorded_answer(tmp_path: Path) -> None:
         (sent,) = again.outputs[ENGAGEMENTS.name]
         told = read_engagement(sent.value)
         assert isinstance(told, Nudge) and [each.item for each in told.items] == ["B"]
+        summed, _ = await tallies(SETTINGS, made.worker.store)
+        assert again.digest == await sum_up(SETTINGS, made.worker.store, summed)
 
     asyncio.run(run())
 
