@@ -30,7 +30,7 @@ from stream.core.rows import Rows
 from stream.core.trending import HOURS, Popularity, top_record
 from stream.core.usual import last_year, per_day, steady
 from stream.core.vectors import quantised
-from stream.core.watchers import Change, Goods, Interest
+from stream.core.watchers import Change, Goods, Interest, matters
 from stream.core.weights import Decay
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import CatalogItem
@@ -300,7 +300,7 @@ class Shelf:
         wanted = [
             (at, item, change, terms)
             for at, item, change in changes
-            if (terms := plan.at(_happened(item)).terms) is not None
+            if (terms := plan.at(_happened(item)).terms) is not None and matters(change, terms)
         ]
         if not wanted:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -29,6 +30,7 @@ from stream.core.watchers import (
     Watchers,
     fell,
     joined,
+    matters,
     note,
     tell,
     watch,
@@ -58,6 +60,10 @@ class Item:
         after = Goods(float(verb), stock) if who == "price" else Goods(price, int(verb))
         change = Change("A", time, self.goods, after)
         self.goods = after
+        if not matters(change, self.terms):
+            held = deepcopy(self.watchers.users)
+            assert not tell(self.watchers, change, self.terms) and self.watchers.users == held
+            return []
         told = tell(self.watchers, change, self.terms)
         return [f"{user} {kind.removeprefix('tidewise.')} {body.new:g}" for user, kind, body in told]
 

@@ -16,7 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 WATCHERS = 1000
-"""Users in an item's list; whoever showed interest longest ago leaves. About 50 bytes each, and his name."""
+"""Users in an item's list; beyond an eighth more those who showed interest longest ago leave. About 50 bytes
+each, and his name."""
 WATCHED = 100
 """Items in a user's list, likewise."""
 PEOPLE_A_UNIT = 40
@@ -220,8 +221,11 @@ def _looked(old: Watcher | None, interest: Interest, goods: Goods) -> Watcher:
 
 
 def _bound(users: dict[str, Watcher]) -> None:
-    if len(users) > WATCHERS:
-        del users[min(users, key=lambda user: (users[user].time, user))]
+    """Many at once, for each time all are looked at."""
+    if len(users) > WATCHERS + WATCHERS // 8:
+        oldest = sorted(users, key=lambda user: (users[user].time, user))
+        for user in oldest[: len(users) - WATCHERS]:
+            del users[user]
 
 
 def watch(watched: dict[str, Watch], item: str, kind: int, time: int) -> list[str]:
@@ -242,17 +246,32 @@ def watch(watched: dict[str, Watch], item: str, kind: int, time: int) -> list[st
 # Whom to tell
 
 
+def matters(change: Change, terms: Terms) -> bool:
+    """Whether a change may concern anybody: that one more piece was sold does mostly not."""
+    return any(
+        (
+            _rose(change),
+            _gone(change),
+            _enough(change, terms),
+            terms.drops and _cheaper(change),
+            terms.returns and _more(change),
+            _few(change, terms),
+        )
+    )
+
+
 def tell(watchers: Watchers, change: Change, terms: Terms) -> list[tuple[str, str, Told]]:
-    """Whom a change concerns: user, type, and what he is told; the list notes it, in place.
+    """Whom a change that `matters` concerns: user, type, and what he is told; the list notes it, in place.
 
     First those who were told lately what no longer holds, by name; then who is to hear something new, oldest
-    interest first: at most `PEOPLE_A_UNIT` for each unit in stock, less those told in the last day. O(list).
+    interest first: at most `PEOPLE_A_UNIT` for each unit in stock, less those told in the last day. About
+    1 µs a user of the list, 5 µs one who is told.
     """
     _note_stock(watchers, change)
     corrected = list(_corrections(watchers, change, terms))
-    news = {user: found for user in watchers.users if (found := _news(watchers, user, change, terms))}
+    news = _news(watchers, change, terms)
     room = len(news)
-    if change.after.stock is not None:
+    if news and change.after.stock is not None:
         lately = sum(each.told > change.time - DAY_MS for each in watchers.users.values())
         room = max(0, PEOPLE_A_UNIT * change.after.stock - lately)
     chosen = sorted(news, key=lambda user: (watchers.users[user].since, user))[:room]
@@ -269,9 +288,8 @@ def _note_stock(watchers: Watchers, change: Change) -> None:
         watchers.returned = 0
         _each(watchers, lambda each: each.back > 0, lambda each: replace(each, back=0))
     elif stock is not None and watchers.returned == 0:
-        watchers.returned = (
-            -1 if change.before.stock else change.time
-        )  # −1: we were not told when it returned
+        # −1: when it came back nobody listened.
+        watchers.returned = -1 if change.before.stock else change.time
 
 
 def _each(watchers: Watchers, which: Callable[[Watcher], bool], do: Callable[[Watcher], Watcher]) -> None:
@@ -279,8 +297,10 @@ def _each(watchers: Watchers, which: Callable[[Watcher], bool], do: Callable[[Wa
 
 
 def _corrections(watchers: Watchers, change: Change, terms: Terms) -> Iterator[tuple[str, str, Told]]:
-    lately = sorted(user for user, each in watchers.users.items() if each.told > change.time - RECENT_MS)
     rose, gone, enough = _rose(change), _gone(change), _enough(change, terms)
+    if not (rose or gone or enough):
+        return
+    lately = sorted(user for user, each in watchers.users.items() if each.told > change.time - RECENT_MS)
     for user in lately:
         each = watchers.users[user]
         if rose:
@@ -289,6 +309,24 @@ def _corrections(watchers: Watchers, change: Change, terms: Terms) -> Iterator[t
             yield user, STOCK, _told(each, change, STOCK)
     if rose:
         _each(watchers, lambda each: each.fell is not None, lambda each: replace(each, fell=None))
+
+
+def _news(watchers: Watchers, change: Change, terms: Terms) -> dict[str, list[tuple[str, Told]]]:
+    """What is new to whom."""
+    found: dict[str, list[tuple[str, Told]]] = {}
+    cheaper, back, few = _cheaper(change), watchers.returned > 0 and _more(change), _few(change, terms)
+    for user, each in watchers.users.items() if cheaper or back or few else ():
+        if cheaper and _wants_cheaper(each, change, terms):
+            found.setdefault(user, []).append((PRICE, _told(each, change, PRICE)))
+        if back and each.time <= watchers.returned and _wants_back(each, change, terms):
+            body = replace(_told(each, change, STOCK), back=each.back)
+            found.setdefault(user, []).append((STOCK, body))
+        elif few and _wants_few(each, change, terms):
+            found.setdefault(user, []).append((STOCK, _told(each, change, STOCK)))
+    return found
+
+
+# What a change is
 
 
 def _rose(change: Change) -> bool:
@@ -306,52 +344,44 @@ def _enough(change: Change, terms: Terms) -> bool:
     return any(before < low <= after for low in terms.lows)
 
 
-def _news(watchers: Watchers, user: str, change: Change, terms: Terms) -> list[tuple[str, Told]]:
-    each = watchers.users[user]
-    found = []
-    if _cheaper(each, change, terms):
-        found.append((PRICE, _told(each, change, PRICE)))
-    if _back(watchers, each, change, terms):
-        found.append((STOCK, replace(_told(each, change, STOCK), back=each.back)))
-    elif _low(each, change, terms):
-        found.append((STOCK, _told(each, change, STOCK)))
-    return found
-
-
-def _cheaper(each: Watcher, change: Change, terms: Terms) -> bool:
+def _cheaper(change: Change) -> bool:
+    """Whether a price is lower than before, or can be paid again; the first one ever loaded is neither."""
     before, after = change.before, change.after
-    if after.price is None or before.price is None or each.seen is None or not after.available:
+    if after.price is None or before.price is None or not after.available:
         return False
-    return (
-        (after.price < before.price or not before.available)
-        and each.time >= change.time - terms.price_ms
-        and not _bought(each, change.time - PRICE_BOUGHT_MS)
-        and (each.fell is None or after.price < each.fell)
-        and any(fell(after.price, each.seen, drop) for drop in terms.drops)
-    )
+    return after.price < before.price or not before.available
 
 
-def _back(watchers: Watchers, each: Watcher, change: Change, terms: Terms) -> bool:
-    stock = change.after.stock
-    return (
-        stock is not None
-        and watchers.returned > 0
-        and stock > (change.before.stock or 0)
-        and each.time <= watchers.returned
-        and (each.wished > 0 or each.time >= change.time - terms.return_ms)
-        and not _bought(each, change.time - STOCK_BOUGHT_MS)
-        and any(each.back < least <= stock for least in terms.returns)
-    )
+def _more(change: Change) -> bool:
+    return (change.after.stock or 0) > (change.before.stock or 0)
 
 
-def _low(each: Watcher, change: Change, terms: Terms) -> bool:
+def _few(change: Change, terms: Terms) -> bool:
     before, after = change.before.stock, change.after.stock
-    if before is None or not after:
+    return before is not None and bool(after) and any((after or 0) < low <= before for low in terms.lows)
+
+
+# Whom it concerns
+
+
+def _wants_cheaper(each: Watcher, change: Change, terms: Terms) -> bool:
+    price = change.after.price
+    if price is None or each.seen is None or each.time < change.time - terms.price_ms:
         return False
+    new = each.fell is None or price < each.fell
+    far = any(fell(price, each.seen, drop) for drop in terms.drops)
+    return new and far and not _bought(each, change.time - PRICE_BOUGHT_MS)
+
+
+def _wants_back(each: Watcher, change: Change, terms: Terms) -> bool:
+    waits = each.wished > 0 or each.time >= change.time - terms.return_ms
+    enough = any(each.back < least <= (change.after.stock or 0) for least in terms.returns)
+    return waits and enough and not _bought(each, change.time - STOCK_BOUGHT_MS)
+
+
+def _wants_few(each: Watcher, change: Change, terms: Terms) -> bool:
     wanted = max(each.carted, each.wished)
-    return wanted > max(each.bought, change.time - terms.low_ms - 1) and any(
-        after < low <= before for low in terms.lows
-    )
+    return wanted > each.bought and wanted >= change.time - terms.low_ms
 
 
 def _bought(each: Watcher, after: int) -> bool:
