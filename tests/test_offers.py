@@ -12,16 +12,25 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.core.campaigns import Campaign
+from state.keys import Keys
+from state.memory import MemoryStore
+from stream.contexts import Contexts
+from stream.core.campaigns import Campaign, Version, content_hash
+from stream.core.engaged import UserState
 from stream.core.interest import Interest
+from stream.core.items import Items
 from stream.core.offers import OFFER, Offered, best, worth
+from stream.core.plan import Held
 from stream.core.recommend.trend import Trends
+from stream.delivery import Ports
 from stream.digest import sum_up
 from stream.engagements import Item, Nudge, read_engagement
-from stream.local import LocalWorker, bundle
+from stream.follower import Followed
+from stream.local import LocalWorker, NewLog, Outputs, bundle
 from stream.offline import replay
 from stream.posting import claimed
 from stream.settings import Settings
+from stream.shopper import Shopper
 from stream.status import tallies
 from stream.times import time_text
 from stream.topics import CAMPAIGNS, CATALOG, DECISIONS, ENGAGEMENTS, EVENTS
@@ -176,6 +185,34 @@ def test_of_an_offer_a_replay_must_make_all_but_what_it_says() -> None:
     assert claimed(offers[0]) == claimed(offers[1]) != claimed(offers[0].replace(b"[1,2,0]", b"[1,3,0]"))
     other = head + b'"body":{"type":"tidewise.stock","time":1}}'
     assert claimed(other) == other
+
+
+# What a worker looks at
+
+
+class Late(Followed):
+    """A version of a campaign that looks at views is known once the worker has read on."""
+
+    async def read_campaigns(self) -> None:
+        given = campaign("browse-abandonment")
+        version = Version(campaign=given, number=1, hash=content_hash(given), effective=0)
+        self.schedule.learn(Held.of(version, 0, 0))
+
+
+def test_a_version_that_looks_at_views_counts_those_of_the_batch_that_brought_it() -> None:
+    async def run() -> UserState:
+        items = Items()
+        contexts = Contexts(SETTINGS, items, Late(SETTINGS, items), KEY, [])
+        store, keys = MemoryStore(Keys(SETTINGS.prefix)), Keys(SETTINGS.prefix)
+        ports = Ports(NewLog(), store, Outputs(), lambda: ms("12:00"), contexts.dead_letters)
+        shopper = Shopper(0, ports, contexts.shopping)
+        await shopper.take()
+        told = {"type": "view_item", "time": time_text(ms("10:00")), "user": "ann", "item": "A"}
+        await shopper.handle([bundle(EVENTS.name, 0, [StockRecord(0, ms("10:00"), None, _json(told), ())])])
+        return UserState.unpack(store.strings[keys.engagement("u0", "ann")])
+
+    state = asyncio.run(run())
+    assert [each.item for each in state.viewed] == ["A"] and "browse-abandonment" in state.triggers
 
 
 # What is chosen
