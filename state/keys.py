@@ -93,6 +93,10 @@ class Keys:
         """Hash: user → when his next timer is due."""
         return f"{self.prefix}:{{{part}}}:timers"
 
+    def rfm(self, part: str) -> str:
+        """Hash: bucket of recency, frequency or monetary → how many customers are in it."""
+        return f"{self.prefix}:{{{part}}}:rfm"
+
     def row(self, part: str, item: str) -> str:
         """Co-occurrence row, sums and popularity of an item."""
         return f"{self.prefix}:{{{part}}}:row:{item}"

@@ -86,8 +86,6 @@ def running(folder: str) -> list[Campaign]:
 
 def _ahead(campaign: Campaign) -> Iterator[str]:
     """What may be written, but is not carried out."""
-    if campaign.audience is not None:
-        yield "audience"
     if campaign.coupon is not None:
         yield "coupon"
     if campaign.budget != campaigns.Budget():

@@ -23,6 +23,7 @@ from stream.core.messages import Message, decision_hash, message_id, presented
 from stream.core.models.external import NAME as EXTERNAL
 from stream.core.plan import LEAD_MS
 from stream.core.preferences import cold, told
+from stream.core.rfm import Ranks
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, Rows, UserTable, pack
 from stream.core.watchers import Interest
@@ -164,6 +165,7 @@ class Shopper:
         self.table = UserTable(bounds)
         self.engaged: dict[str, UserState] = {}
         self.alarms = Alarms({})
+        self.ranks = Ranks()
         arms = self.context.counting.attribution.arms
         self.ledger = Ledger(self.partition, self.delivery.part, self.context.keys, arms)
         self.segments = SegmentBoard(self.partition, self.context.keys, self.context.items, settings)
@@ -180,6 +182,7 @@ class Shopper:
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
         timers = await session.fields(keys.timers(part))
         self.alarms = Alarms({user: int(due) for user, due in timers.items()})
+        self.ranks = Ranks.of(await session.fields(keys.rfm(part)))
         await self.ledger.take(session)
         self.segments.take(self.context.follower)
 
@@ -245,7 +248,8 @@ class Shopper:
         preferring = await self._preferring(names, rows)
         hashes = self.context.items.hashes
         touches = self.ledger.touches
-        return View(names, rows, engaged, self.meta.watermark, hashes, preferring, touches), user
+        watermark = self.meta.watermark
+        return View(names, rows, engaged, watermark, hashes, preferring, touches, self.ranks), user
 
     async def _preferring(self, names: list[str], rows: Rows) -> dict[str, UserState]:
         """What engagement knows of users whose history says little; nothing while nobody told anything."""
@@ -387,6 +391,9 @@ class Shopper:
         for name, due in result.alarms.items():
             field_of = keys.timers(part)
             yield DeleteField(field_of, name) if due is None else PutField(field_of, name, b"%d" % due)
+        for bucket, count in self.ranks.moved(result.shifts).items():
+            field_of = keys.rfm(part)
+            yield PutField(field_of, bucket, b"%d" % count) if count else DeleteField(field_of, bucket)
         yield from self._vectors(view, result, touched)
         yield from self.ledger.writes(result.attributed)
         if (mixture := self.context.lister.unstored(part)) is not None:
@@ -502,6 +509,7 @@ class Shopper:
         self.engaged.update(result.engaged)
         for name, due in result.alarms.items():
             self.alarms.set(name, due)
+        self.ranks.move(result.shifts)
         self.meta = meta
         self.ledger.keep(result.attributed, self.context.settings.cached_users)
         self.table.trim(self.context.settings.cached_users, slots)

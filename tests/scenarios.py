@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,6 +37,7 @@ from stream.core.campaigns import Campaign, read
 from stream.core.engagement import Clock, Decision, Engine, Message, Outcome, Seen, UserState, run
 from stream.core.messages import Revoke
 from stream.core.offers import OFFER, Ask
+from stream.core.rfm import Ranks, Values
 from stream.core.triggers import TYPES
 from stream.events import Event, Told
 from stream.settings import Settings
@@ -200,6 +201,7 @@ class Shop:
     """Plays a log batch by batch, as a worker does: states go through the store, alarms through an index."""
 
     engine: Engine
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
         self.stored: dict[str, bytes] = {}
@@ -224,13 +226,14 @@ class Shop:
         states = {user: UserState.unpack(self.stored.get(user)) for user in sorted(seen.keys() | due)}
         before = {user: state.pack() for user, state in states.items()}
         clock = Clock(self.watermark, after, np.array([one.received for one in log], dtype=np.int64))
-        outcome = run(self.engine, states, seen, clock)
+        outcome = run(self.engine, states, seen, clock, self.ranks)
         assert {user: state.pack() for user, state in states.items()} == before, "inputs stay as they were"
         self._keep(outcome)
         self.watermark = int(after[-1]) if len(after) else self.watermark
         self.events += len(log)
 
     def _keep(self, outcome: Outcome) -> None:
+        self.ranks.move(outcome.shifts)
         for user, state in outcome.states.items():
             self.stored[user] = state.pack()
             if not self.stored[user]:
@@ -259,11 +262,21 @@ def describe(decision: Decision, messages: Sequence[Message], day1: str) -> str:
     return f"{text} {decision.reason}"
 
 
-def check(table: str, day1: str = MONDAY, campaigns: Sequence[Campaign] = (), **settings: Any) -> Shop:
-    """Play a table as one batch and as batches of one event; both must decide what its right column says."""
+def check(
+    table: str,
+    day1: str = MONDAY,
+    campaigns: Sequence[Campaign] = (),
+    others: Sequence[Values] = (),
+    **settings: Any,
+) -> Shop:
+    """Play a table as one batch and as batches of one event; both must decide what its right column says.
+
+    ``others`` are customers that there are beside the shopper.
+    """
     rows = [row.strip() for row in table.strip().splitlines()]
     for batch in (len(rows), 1):
         shop = Shop(engine(campaigns, **settings))
+        shop.ranks.move((None, values) for values in others)
         log = [happening(row, day1, shop.engine.config.lateness_ms) for row in rows]
         log = answered(log, shop.engine)
         for begin in range(0, len(log), batch):

@@ -99,7 +99,7 @@ def test_the_example_is_what_tidewise_does_without_a_file() -> None:
 EVERYTHING = """
 id: cheaper
 trigger: {type: price-drop, least_percent: 10, look_back: 60d}
-audience: 'device == "app" and price > 20'
+audience: champions
 window: {from: 2026-05-01T00:00:00+02:00, until: 2026-06-01T00:00:00+02:00}
 channels: [push, email]
 purpose: offers
@@ -260,12 +260,12 @@ WRONG = r"""
         holdout_percent: 100.5 is not allowed: give a number from 0
     audience: [loyal, champion]
         audience[1]: champion is no segment: give some of
-    audience: pric > 3
-        audience: `pric` is no name of a rule: use price, popularity
-    audience: price
-        audience: `price` is a number and not true or false: compare it
+    audience: price > 3
+        audience: price > 3 is no segment: give some of champions
+    audience: champion
+        audience: champion is no segment: give some of champions
     audience: []
-        audience: no expression
+        audience: [] is no segment: give some of champions
     rest: 7d\nrest: 8d
         rest: rest stands here 2 times, first in line 4: leave one
     purpose: "\ud800"

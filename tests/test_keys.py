@@ -36,6 +36,7 @@ EXACT = {
     "attribution": "tidewise:{u3}:attribution:Zoë",
     "counts": "tidewise:{u3}:counts",
     "timers": "tidewise:{u3}:timers",
+    "rfm": "tidewise:{u3}:rfm",
     "row": "tidewise:{i3}:row:A",
     "catalog": "tidewise:{i3}:catalog:A",
     "watchers": "tidewise:{i3}:watchers:A",

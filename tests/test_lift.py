@@ -74,6 +74,7 @@ WHO = [
     ("suppressed", "expired", ""),
     ("suppressed", "identified", ""),
     ("suppressed", "consent", ""),
+    ("suppressed", "audience", ""),
     ("suppressed", "holdout", "holdout"),
     ("suppressed", "rest", "treated"),  # still_true says so in the trigger's own words
     ("suppressed", "priority", "treated"),

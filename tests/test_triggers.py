@@ -622,12 +622,11 @@ def test_a_worker_runs_the_files_of_its_folder(tmp_path: Path) -> None:
 
 def test_what_does_not_run_yet_is_refused(tmp_path: Path) -> None:
     head = "trigger: {type: win-back}\nmessage: {template: back}\n"
-    (tmp_path / "a.yaml").write_text(f"id: a\n{head}audience: [loyal]\nbudget: {{coupons: 3}}\n")
+    (tmp_path / "a.yaml").write_text(f"id: a\n{head}budget: {{coupons: 3}}\n")
     (tmp_path / "b.yaml").write_text(f"id: b\n{head}coupon: {{pool: spring}}\nsteps: [2d, 1d]\n")
     with pytest.raises(ValueError) as told:
         running(str(tmp_path))
     assert [line.removeprefix(f"{tmp_path}/") for line in str(told.value).splitlines()] == [
         "b.yaml:5: steps[1]: 1d comes before 2d: give rising delays, such as [45m, 24h]",
-        "a.yaml: audience does not run yet: leave it out",
         "a.yaml: budget does not run yet: leave it out",
     ]

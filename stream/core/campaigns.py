@@ -20,7 +20,6 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from stream.core.slate.grammar import parse
 from stream.times import time_ms, time_text
 
 Path = tuple[str | int, ...]
@@ -175,7 +174,7 @@ class Campaign(_Part, frozen=True, kw_only=True):
 
     id: Name
     trigger: Trigger
-    audience: str | tuple[str, ...] | None = None
+    audience: tuple[str, ...] | None = None
     window: Window = Window()
     channels: Annotated[tuple[Text, ...], Meta(min_length=1, description="at least one channel")] = ("email",)
     purpose: Text = "personalisation"
@@ -225,9 +224,10 @@ def read(
     faults = list(_struct_faults(document, Campaign, (), _Checks(registry, segments)))
     if faults:
         return None, faults
-    campaign = msgspec.convert(
-        dict(document) | {"trigger": _trigger(document["trigger"], registry)}, Campaign, dec_hook=_decode
-    )
+    said = dict(document) | {"trigger": _trigger(document["trigger"], registry)}
+    if isinstance(document.get("audience"), str):
+        said["audience"] = [document["audience"]]
+    campaign = msgspec.convert(said, Campaign, dec_hook=_decode)
     kind = campaign.trigger.type
     usual = PRIORITIES.get(kind, OTHER_PRIORITY) if campaign.priority is None else campaign.priority
     rest = campaign.rest if "rest" in document else RESTS.get(kind, campaign.rest)
@@ -348,20 +348,15 @@ def _trigger_faults(value: Any, path: Path, checks: _Checks) -> Iterator[Fault]:
 
 
 def _audience_faults(value: Any, path: Path, segments: Collection[str]) -> Iterator[Fault]:
-    """An expression, or a list of segments."""
+    """A segment, or a list of them."""
     if value is None:
         return
-    if isinstance(value, list) and value:
-        for place, name in enumerate(value):
-            if not isinstance(name, str) or name not in segments:
-                mend = f"give some of {', '.join(segments)}{_suggestion(name, segments)}"
-                yield _fault((*path, place), name, f"{_shown(name)} is no segment", mend)
-        return
-    try:
-        parse(value if isinstance(value, str) else "")
-    except ValueError as error:
-        wrong, _, mend = str(error).partition(": ")
-        yield _fault(path, value, wrong, mend or "give an expression, or a list of segments")
+    alone = not isinstance(value, list) or not value
+    for place, name in enumerate([value] if alone else value):
+        if not isinstance(name, str) or name not in segments:
+            where = path if alone else (*path, place)
+            mend = f"give some of {', '.join(segments)}{_suggestion(name, segments)}"
+            yield _fault(where, name, f"{_shown(name)} is no segment", mend)
 
 
 def _unknown(path: Path, name: Any, value: Any, known: Collection[str]) -> Fault:

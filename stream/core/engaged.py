@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from stream.core import rfm
+from stream.core.rfm import NOBODY, Rfm
 from stream.core.watchers import Watch
 from stream.events import ENGAGEMENT_KINDS
 
@@ -113,7 +115,7 @@ class UserState(msgspec.Struct, array_like=True):
     came between (`stream.core.merge`). ``attributes`` are what the user prefers, by attribute. ``nudged`` are
     the last nudges that a late order could revoke, ``viewed`` the items looked at last, newest first, and not
     ordered since; they are noted while a campaign runs that wants to know. ``watching`` are the items whose
-    own lists may have this user (`stream.core.watchers`), likewise.
+    own lists may have this user (`stream.core.watchers`), likewise. ``rfm`` is what he bought.
     """
 
     format: int = _FORMAT
@@ -135,6 +137,7 @@ class UserState(msgspec.Struct, array_like=True):
     nudged: tuple[Nudged, ...] = ()
     viewed: tuple[Viewed, ...] = ()
     watching: dict[str, Watch] = {}
+    rfm: Rfm = NOBODY
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:
@@ -193,6 +196,7 @@ def digest_fields(state: UserState) -> dict[str, object]:
         "campaigns": sorted(state.campaigns),
         "attributes": {name: liked.value for name, liked in sorted(state.attributes.items())},
         **({"watching": sorted(state.watching)} if state.watching else {}),
+        **({"rfm": state.rfm} if state.rfm != NOBODY else {}),
     }
 
 
@@ -208,6 +212,7 @@ def observe(state: UserState, seen: Seen) -> None:
     change = _CHANGES.get(seen.type)
     if change is not None:
         change(state, seen)
+    state.rfm = rfm.after(state.rfm, seen)
 
 
 def observe_view(state: UserState, seen: Seen) -> None:

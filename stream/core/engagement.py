@@ -28,7 +28,7 @@ from stream.core.engaged import (
     observe,
     observe_view,
 )
-from stream.core.guards import WEEK_MS, Candidate, EngagementConfig, Stop, check, counters
+from stream.core.guards import WEEK_MS, Audience, Candidate, EngagementConfig, Stop, check, counters
 from stream.core.messages import (
     Decision,
     Evidence,
@@ -41,6 +41,7 @@ from stream.core.messages import (
 )
 from stream.core.notices import Notice
 from stream.core.offers import OFFER, WITHIN_MS, Ask, Offer, What
+from stream.core.rfm import ENDS, Judge, Ranks, Shift
 from stream.core.triggers import Trigger, kinds_of, terms_of, triggers_of
 from stream.core.triggers.shape import Progress, Proposal, cart_of
 from stream.core.watchers import KIND_OF, LEFT, Interest, Terms, watch
@@ -65,8 +66,6 @@ __all__ = [
 ]
 
 I64 = NDArray[np.int64]
-_ENDS = ("forget", "merged")
-"""Events after which a user's state begins anew; an anonymous user's ends where a known one takes it over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,8 @@ class Outcome:
 
     ``states`` are the users whose state changed, as new objects (one may be empty: it packs to nothing),
     ``alarms`` the users whose next timer changed, with its new time or None. Messages, decisions,
-    notices and interests are in the order (event, user, as decided).
+    notices and interests are in the order (event, user, as decided). ``shifts`` are the customers whose RFM
+    values changed.
     """
 
     states: dict[str, UserState] = field(default_factory=dict)
@@ -161,18 +161,23 @@ class Outcome:
     notices: list[Notice] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     interests: list[Interest] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
 
 
 def run(
-    engine: Engine, states: Mapping[str, UserState], seen: Mapping[str, Sequence[Seen]], clock: Clock
+    engine: Engine,
+    states: Mapping[str, UserState],
+    seen: Mapping[str, Sequence[Seen]],
+    clock: Clock,
+    ranks: Ranks | None = None,
 ) -> Outcome:
     """Let a batch of events pass.
 
     ``states`` must hold the users in ``seen`` (none: an unknown user) and those with a timer due by the last
-    watermark; others in it are left alone. ``seen`` has each user's events in order. Cost: tens of
-    microseconds a user.
+    watermark; others in it are left alone. ``seen`` has each user's events in order, ``ranks`` all customers
+    before the batch. Cost: tens of microseconds a user.
     """
-    outcome = Outcome()
+    outcome, judge = Outcome(), Judge(ranks or Ranks(), states, seen)
     end = int(clock.after[-1]) if len(clock.after) else clock.before
     plan = engine.plan
     if plan is not None and len(clock.after):
@@ -182,9 +187,12 @@ def run(
         old = states.get(user) or UserState()
         due = old.next_due()
         if user in seen or (due is not None and due <= end):
-            new = _Passage(engine, clock, user, old.copy(), outcome, plan=plan).through(seen.get(user, ()))
+            passage = _Passage(engine, clock, user, old.copy(), outcome, judge, plan=plan)
+            new = passage.through(seen.get(user, ()))
             if new != old:
                 outcome.states[user] = new
+            if new.rfm is not old.rfm:
+                outcome.shifts.append((old.rfm.values(), new.rfm.values()))
             if new.next_due() != due:
                 outcome.alarms[user] = new.next_due()
     outcome.messages.sort(key=lambda message: message.at)
@@ -205,6 +213,7 @@ class _Passage:
     user: str
     state: UserState
     outcome: Outcome
+    judge: Judge
     at: int = 0
     plan: Plan | None = None
 
@@ -291,7 +300,17 @@ class _Passage:
             now=self._now,
             received=int(self.clock.received[self.at]),
             outranked=self._outranked(trigger),
+            audience=self._audience(trigger.id),
         )
+
+    def _audience(self, rule: str) -> Audience | None:
+        """Whom a rule is for, and where the user stands now; None: it is for everybody."""
+        campaign = self.engine.campaigns.get(rule)
+        if campaign is None or campaign.audience is None:
+            return None
+        values = self.state.rfm.values()
+        scores = None if values is None else self.judge.scores(values, self.at)
+        return Audience(campaign.audience, scores)
 
     def _outranked(self, trigger: Trigger[Any]) -> str:
         """A rule of higher priority that is due within the window; "": none."""
@@ -339,7 +358,7 @@ class _Passage:
     # Events
 
     def _event(self, seen: Seen) -> None:
-        if seen.type in _ENDS:
+        if seen.type in ENDS:
             self._forget(seen)
             return
         if isinstance(seen.event, Told) and seen.type == OFFER:

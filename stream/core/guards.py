@@ -16,6 +16,7 @@ from stream.core.engaged import UserState, zone_of
 
 if TYPE_CHECKING:
     from stream.core.campaigns import Campaign
+    from stream.core.rfm import Scores
     from stream.settings import Settings
 
 DAY_MS = 86_400_000
@@ -92,12 +93,20 @@ def _minutes(name: str, clock: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Audience:
+    """The segments that a campaign is for, and the user's RFM scores; None: he never bought."""
+
+    segments: tuple[str, ...]
+    scores: Scores | None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A message that would be sent at ``now``, and what the guards judge by.
 
     ``due`` is when its condition came true, ``received`` when the event that let time pass was received,
     ``untrue`` why its trigger says that it no longer holds ("": it does), ``outranked`` by which rule ("":
-    none) that is due within the window of priority.
+    none) that is due within the window of priority, ``audience`` whom its campaign is for (None: everybody).
     """
 
     user: str
@@ -109,6 +118,7 @@ class Candidate:
     now: int
     received: int
     outranked: str = ""
+    audience: Audience | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,14 @@ def consent(candidate: Candidate, config: EngagementConfig) -> Stop | None:
     """The user granted both the channel and the purpose; who never answered has denied."""
     granted = candidate.state.granted(candidate.channel, candidate.purpose)
     return None if granted else Stop("consent")
+
+
+def audience(candidate: Candidate, config: EngagementConfig) -> Stop | None:
+    """The user is in a segment that the campaign is for; before the holdout, which then draws of these."""
+    of = candidate.audience
+    if of is None or (of.scores is not None and of.scores.segment in of.segments):
+        return None
+    return Stop("audience")
 
 
 def bucket(user: str, salt: str) -> int:
@@ -192,6 +210,7 @@ GUARDS: tuple[Guard, ...] = (
     expired,
     identified,
     consent,
+    audience,
     holdout,
     still_true,
     priority,
@@ -208,11 +227,14 @@ def check(candidate: Candidate, config: EngagementConfig) -> Stop | None:
 
 
 def counters(candidate: Candidate, config: EngagementConfig) -> dict[str, int]:
-    """What the guards counted, for the decision: messages sent so far, the user's holdout bucket."""
+    """What the guards counted, for the decision: messages sent so far, the user's holdout bucket, and the RFM
+    scores of a customer where the campaign has an audience."""
+    of = candidate.audience
     return {
         "sent_day": sent_within(candidate, DAY_MS),
         "sent_week": sent_within(candidate, WEEK_MS),
         "bucket": bucket(candidate.user, config.holdout_salt),
+        **({} if of is None or of.scores is None else of.scores._asdict()),
     }
 
 

@@ -23,6 +23,7 @@ from stream.core.noise import Noise
 from stream.core.notices import Notice
 from stream.core.offers import Ask
 from stream.core.pairs import Pairs, window_pairs
+from stream.core.rfm import Ranks, Shift
 from stream.core.users import Rows, advance, fresh, joined, tail
 from stream.core.watchers import Interest
 from stream.core.weights import Decay, apply, gap_table
@@ -76,7 +77,7 @@ class View:
 
     ``hashes`` are those of all items, by local id. ``preferring`` are the states of users of whom little is
     known, where anybody ever said what he prefers: for lists alone. ``touches`` by user are what attribution
-    knows; who is not in it was shown nothing.
+    knows; who is not in it was shown nothing. ``ranks`` are the partition's customers.
     """
 
     names: list[str]
@@ -86,6 +87,7 @@ class View:
     hashes: U64
     preferring: Mapping[str, UserState] = field(default_factory=dict)
     touches: Mapping[str, Touches] = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 @dataclass(slots=True)
@@ -98,7 +100,7 @@ class Result:
     accounts, ``forgotten`` the users whose last word was `forget`, or who were handed over; ``asking`` the
     numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here,
     ``attributed`` what lists brought about, ``asks`` what nudges need to know of lists, ``notices`` what
-    other users are told, ``interests`` what items are told.
+    other users are told, ``interests`` what items are told, ``shifts`` customers whose RFM values changed.
     """
 
     rows: Rows
@@ -120,6 +122,7 @@ class Result:
     notices: list[Notice] = field(default_factory=list)
     asks: list[Ask] = field(default_factory=list)
     interests: list[Interest] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
 
 
 def step(counting: Counting, engine: Engine, view: View, columns: Columns, user: I64) -> Result:
@@ -339,11 +342,11 @@ def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: C
     for at in columns.details:
         if result.fresh[at] and at not in facts.void:
             seen.setdefault(columns.user[at], []).extend(seen_of(columns, at))
-    outcome = engagement.run(engine, view.engaged, seen, clock)
+    outcome = engagement.run(engine, view.engaged, seen, clock, view.ranks)
     result.engaged, result.alarms = outcome.states, outcome.alarms
     result.messages, result.decisions = outcome.messages, outcome.decisions
     result.notices, result.interests = outcome.notices, outcome.interests
-    result.asks = outcome.asks
+    result.asks, result.shifts = outcome.asks, outcome.shifts
     for name, positions in asked.items():
         state = result.engaged.get(name) or view.engaged.get(name) or UserState()
         if state.asked != positions:
