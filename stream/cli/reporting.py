@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stream.cli.campaigns import EPILOG, Consent, bar, checked, log_of
-from stream.cli.common import BrokerUrl, Json, err, fail, out, settings_of, show_json, wait_for
+from stream.cli.common import USAGE, BrokerUrl, Json, err, fail, out, settings_of, show_json, wait_for
 
 if TYPE_CHECKING:
     from stream.core.campaigns import Campaign
@@ -59,15 +59,23 @@ async def _status(
 ) -> tuple[list[Standing], Register]:
     import time
 
-    from stream.campaign_files import running
     from stream.publishing import published
     from stream.report import Register, read_topics, standing
     from stream.topics import DECISIONS
 
     schedule, register = await published(settings), Register()
     await read_topics(settings, register, DECISIONS, progress=progress)
-    base = running(settings.campaigns)
-    return standing(settings, base, schedule, time.time_ns() // 1_000_000), register
+    return standing(settings, _base(settings), schedule, time.time_ns() // 1_000_000), register
+
+
+def _base(settings: Settings) -> list[Campaign]:
+    """The campaigns of the settings' folder; problems end the command."""
+    from stream.campaign_files import running
+
+    try:
+        return running(settings.campaigns)
+    except (ValueError, OSError) as error:
+        fail(f"campaigns cannot be read:\n{error}", USAGE)
 
 
 def _show_standing(found: list[Standing]) -> None:
@@ -138,12 +146,11 @@ def _measured(settings: Settings, only: str | None) -> Register:
 async def _from_topics(
     settings: Settings, only: str | None, progress: Callable[[int, int], None]
 ) -> Register:
-    from stream.campaign_files import running
     from stream.publishing import published
     from stream.report import Register, measures, read_topics
     from stream.topics import DECISIONS, EVENTS
 
-    known = measures(settings, running(settings.campaigns), await published(settings))
+    known = measures(settings, _base(settings), await published(settings))
     register = Register(_only(known, only))
     await read_topics(settings, register, DECISIONS, EVENTS, progress=progress)
     return register
