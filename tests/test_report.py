@@ -298,7 +298,7 @@ async def test_status_and_report_of_what_stands_in_the_topics(
     assert (tmp_path / "lift.png").read_bytes().startswith(b"\x89PNG")
     unknown = await say("report", "--campaign", "mugs")
     assert unknown.code == 1 and "there is no campaign mugs; known are abandoned-cart" in unknown.err
-    own.campaigns = "nowhere"
+    own = own.model_copy(update={"campaigns": "nowhere"})
     assert [(await say(word)).code for word in ("status", "report")] == [2, 2]
 
 
