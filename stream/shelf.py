@@ -43,7 +43,7 @@ from stream.ownership import ItemPartitions
 from stream.settings import Settings
 from stream.signing import verifier
 from stream.topics import CATALOG, INCREMENTS, NEIGHBORS, TRENDING
-from stream.transport import Bundle
+from stream.transport import Bundle, split
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
@@ -57,8 +57,8 @@ CATALOG_FIELDS = tuple(name for name in CatalogItem.__struct_fields__ if name no
 """What is kept of a catalogue event."""
 PACE = 16
 """While input waits, what is done at intervals rests this many times as long as it took."""
-POSTS = 5000
-"""Notices that wait for the checkpoint, at most, while more input does."""
+POSTS, PIECE = 5000, 500
+"""Notices that wait for the checkpoint before more input is taken, and records taken at a time."""
 TOP_ITEMS = 200
 """Items of a partition's record in topic `trending`."""
 
@@ -181,17 +181,24 @@ class Shelf:
         self.note(context.follower.stale, set(np.flatnonzero(context.follower.hood.blocked).tolist()))
 
     async def handle(self, bundles: Sequence[Bundle]) -> None:
-        """Fold what came into memory. Nothing is acknowledged before the next checkpoint."""
+        """Fold what came into memory. Nothing is acknowledged before the next checkpoint.
+
+        One is made between, when what came makes more notices than a transaction should hold.
+        """
         entries: list[Increments] = []
-        for topic, records in await self.delivery.unread(bundles):
-            if topic == CATALOG.name:
-                await self._upsert(records)
-            else:
-                increments, interests = self._open(records)
-                entries += increments
-                await self._note(interests)
-        if entries:
-            await self._fold(join(entries))
+        for piece in [piece for bundle in bundles for piece in split(bundle, PIECE)]:
+            if len(self.fanout.posts) > POSTS:
+                await self._fold(entries)
+                entries = []
+                await self._checkpoint()
+            for topic, records in await self.delivery.unread([piece]):
+                if topic == CATALOG.name:
+                    await self._upsert(records)
+                else:
+                    increments, interests = self._open(records)
+                    entries += increments
+                    await self._note(interests)
+        await self._fold(entries)
 
     # Increments
 
@@ -237,8 +244,10 @@ class Shelf:
         for at, one in zip(ids.tolist(), interests, strict=True):
             self.fanout.note(at, one, Goods.of(self.catalog.get(at, {})))
 
-    async def _fold(self, entries: Increments) -> None:
-        context = self.context
+    async def _fold(self, parts: Sequence[Increments]) -> None:
+        if not parts:
+            return
+        context, entries = self.context, join(parts)
         touched = np.unique(entries.row)
         await self._load(touched)
         hits = entries.kind == HIT

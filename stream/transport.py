@@ -63,6 +63,16 @@ def cut(bundle: Bundle) -> Iterator[Bundle]:
     yield replace(bundle, records=bundle.records[start:], first=first, size=size)
 
 
+def split(bundle: Bundle, records: int) -> Iterator[Bundle]:
+    """The bundle in pieces of at most so many records; the positions follow on."""
+    some, first = bundle.records, bundle.first
+    for start in range(0, max(len(some), 1), records):
+        piece, last = some[start : start + records], start + records >= len(some)
+        next_ = bundle.next if last else piece[-1].offset + 1
+        yield Bundle(bundle.topic, bundle.partition, piece, first, next_)
+        first = next_
+
+
 class BundleMessage(ConsumerMessage):
     """A Faust message that stands for a bundle; its offset is that of the bundle's last record."""
 

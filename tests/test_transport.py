@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stream.app import faust_app
 from stream.settings import Settings
 from stream.topics import EVENTS
-from stream.transport import Bundle, BundleTransport, StockRecord, StockTransport, bundle_of, cut
+from stream.transport import Bundle, BundleTransport, StockRecord, StockTransport, bundle_of, cut, split
 
 PARTS = 4
 
@@ -155,6 +155,17 @@ def test_pieces_are_small_and_follow_on(drawn: list[tuple[int, int]]) -> None:
     assert [piece.size for piece in pieces] == [sum(each) for each in sizes]
     assert all(sum(each) <= 1000 or len(each) == 1 for each in sizes)
     assert all(sum(one) + two[0] > 1000 for one, two in pairwise(sizes)), "no smaller than need be"
+
+
+@given(st.lists(st.integers(1, 9), max_size=12), st.integers(1, 5))
+def test_split_by_number(steps: list[int], most: int) -> None:
+    records = [record(offset, 1) for offset in accumulate(steps)]
+    pieces = list(split(Bundle("catalog", 3, records, 1, 200), most))
+    assert [record for piece in pieces for record in piece.records] == records
+    assert [piece.first for piece in pieces] == [1, *(piece.next for piece in pieces[:-1])]
+    assert all(piece.next == piece.records[-1].offset + 1 for piece in pieces[:-1])
+    assert pieces[-1].next == 200, "also of a bundle without records"
+    assert [len(piece.records) for piece in pieces[:-1]] == [most] * (len(pieces) - 1)
 
 
 @pytest.mark.kafka
