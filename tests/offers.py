@@ -76,6 +76,30 @@ OFFER = {
         30 10:00        | view A  |
         31 10:00        | clock   | held 1 content until 31 11:00
     """,
+    "what was done before the last one and comes late is no new visit": """
+        1 10:00         | consent |
+        1 10:05         | view A  |
+        2 10:05         | clock   | held 1 content until 2 11:05
+        2 10:06         | clock   |
+        2 10:06         | offer C =0.5 | sent 1: C
+        2 10:07         | view A of 2 10:06 |
+        2 10:08         | buy A of 2 10:05 |
+        30 10:00        | clock   |
+    """,
+    "a visit that comes late counts at its own time": """
+        1 10:00         | consent |
+        1 10:05         | view A  |
+        1 10:10         | view B of 1 09:30 |
+        2 09:29:59.999  | clock   |
+        2 09:30         | clock   | held 1 content until 2 10:30
+    """,
+    "a view from before the order is no visit": """
+        1 10:00         | consent |
+        1 10:05         | buy A   |
+        1 10:10         | view B of 1 09:30 |
+        2 10:04:59.999  | clock   |
+        2 10:05         | clock   | held 1 content until 2 11:05
+    """,
     "held at night; in the morning it asks": """
         1 10:00         | consent |
         1 22:00         | zone Europe/London |

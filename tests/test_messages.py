@@ -94,6 +94,14 @@ VIEWED = {
         1 10:09  | buy A B of 1 10:07 |
         8 10:07  | clock   | sent 1: B
     """,
+    "an earlier view of the same item that comes late changes nothing": """
+        1 10:00  | consent |
+        1 10:05  | buy Z   |
+        1 10:10  | view B  |
+        1 10:20  | view A  |
+        1 10:30  | view A of 1 10:06 |
+        8 10:05  | clock   | sent 1: A B
+    """,
     "the ten looked at last": """
         1 10:00  | consent |
         1 10:05  | buy Z   |

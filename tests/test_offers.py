@@ -19,6 +19,7 @@ from stream.core.campaigns import Campaign, Version, content_hash
 from stream.core.engaged import UserState
 from stream.core.interest import Interest
 from stream.core.items import Items
+from stream.core.messages import Evidence
 from stream.core.offers import OFFER, Offered, best, worth
 from stream.core.plan import Held
 from stream.core.recommend.trend import Trends
@@ -35,10 +36,12 @@ from stream.status import tallies
 from stream.times import time_text
 from stream.topics import CAMPAIGNS, CATALOG, DECISIONS, ENGAGEMENTS, EVENTS
 from stream.transport import StockRecord
-from tests.scenarios import campaign, ms
+from tests import offers
+from tests.scenarios import campaign, check, ms
 from tests.test_ranking import Entry, hood_of
 
 KEY = b"offers"
+OPEN: dict[str, Any] = {"cart_enabled": False, "cap_day": 100, "cap_week": 100}
 SETTINGS = Settings(partitions=1, cart_enabled=False)
 GOODS: list[dict[str, Any]] = [
     {"item": "A", "name": "Mug", "price": 4.0},
@@ -59,7 +62,7 @@ class Running:
             StockRecord(n, ms("08:00"), None, each, ()) for n, each in enumerate(map(_json, GOODS))
         ]
         self.said: list[Nudge] = []
-        self.decided: list[tuple[str, str]] = []
+        self.decided: dict[str, list[tuple[str, str]]] = {"ann": [], "kim": []}
 
     async def open(self) -> Running:
         await self.worker.take()
@@ -87,11 +90,9 @@ class Running:
             told = read_engagement(each.value)
             assert isinstance(told, Nudge)
             self.said.append(told)
-        self.decided += [
-            (told["outcome"], told["reason"])
-            for told in map(msgspec.json.decode, (each.value for each in take(DECISIONS.name, 0)))
-            if told["user"] == "ann"
-        ]
+        for told in map(msgspec.json.decode, (each.value for each in take(DECISIONS.name, 0))):
+            if told["user"] in self.decided:
+                self.decided[told["user"]].append((told["outcome"], told["reason"]))
 
 
 def _json(told: dict[str, Any]) -> bytes:
@@ -109,7 +110,7 @@ async def _offered(*campaigns: Campaign) -> Running:
 
 def test_the_best_of_her_list_is_sent_with_what_the_catalogue_says() -> None:
     made = asyncio.run(_offered(campaign("next-best-offer")))
-    assert made.decided == [("held", "content"), ("sent", "")]
+    assert made.decided["ann"] == [("held", "content"), ("sent", "")]
     (nudge,) = made.said
     # C costs more, but its margin is 1; D is sold out, and A is in the cart.
     assert nudge.items == [Item("B", 5.0, 1, "Tea", "https://shop.example/b.jpg", "/b")]
@@ -122,12 +123,38 @@ def test_the_best_of_her_list_is_sent_with_what_the_catalogue_says() -> None:
     }
 
 
+def test_several_users_at_once_get_each_their_own() -> None:
+    async def run() -> Running:
+        made = await Running(campaign("next-best-offer")).open()
+        for user, had in (("ann", "A"), ("kim", "B")):
+            await made.play("10:00", user, "consent", **GRANTED)
+            await made.play("10:05", user, "purchase", item=had)
+        await made.play("2 10:06", "bob", "view_item", item="A")
+        return made
+
+    made = asyncio.run(run())
+    for user in ("ann", "kim"):
+        assert made.decided[user] == [("held", "content"), ("sent", "")]
+    # Of what is left the other's has the greater worth: C's margin is 1.
+    assert {nudge.user: [each.item for each in nudge.items] for nudge in made.said} == {
+        "ann": ["B"],
+        "kim": ["A"],
+    }
+
+
+def test_the_decision_tells_the_offer_that_it_rests_on() -> None:
+    shop = check(
+        offers.OFFER["an answer at the last moment"], campaigns=[campaign("next-best-offer")], **OPEN
+    )
+    assert shop.decisions[-1].evidence == (Evidence(OFFER, ms("2 10:05"), "C"),)
+
+
 def test_any_campaign_may_show_what_is_recommended() -> None:
     given = campaign(
         "abandoned-cart", steps=["1d"], message={"template": "m", "items": "recommended", "most": 1}
     )
     made = asyncio.run(_offered(given))
-    assert made.decided == [("held", "content"), ("sent", "")]
+    assert made.decided["ann"] == [("held", "content"), ("sent", "")]
     shown = msgspec.json.decode(made.log[-1].value or b"")["body"]["body"]["items"][0]["item"]
     assert [each.item for each in made.said[0].items] == [shown] and shown in "BC"
 
@@ -147,7 +174,7 @@ def test_an_order_of_one_who_is_asked_for_is_not_offered() -> None:
         return made
 
     made = asyncio.run(run())
-    assert made.decided == [("held", "content"), ("sent", "")]
+    assert made.decided["ann"] == [("held", "content"), ("sent", "")]
     assert [each.item for each in made.said[0].items] == ["C"]
 
 

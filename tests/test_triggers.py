@@ -295,7 +295,22 @@ BROWSE = {
         10:00  | consent |
         10:20  | view A  |
         10:25  | view B of 09:50 |
-        13:00  | clock   |
+        10:40  | view C  |
+        12:10  | clock   | sent 1: C A
+    """,
+    "what was put in the cart before it and comes late cancels, too": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:10  | view B  |
+        10:15  | add C of 09:00 | cancelled 1 add_to_cart
+        11:40  | clock   |
+    """,
+    "a view at the very time of an order is from before it": """
+        1 10:00  | consent |
+        1 10:05  | buy C   |
+        1 10:05  | view A  |
+        1 10:10  | view B  |
+        1 13:00  | clock   |
     """,
     "something put in the cart cancels": """
         10:00  | consent |
@@ -427,6 +442,16 @@ def test_of_the_sessions_of_a_day_only_the_first_counts() -> None:
         2 13:40  | clock   | sent 1: C A
     """
     check(table, campaigns=[campaign("browse-abandonment", rest="0s", expires="500d")], **OPEN)
+    a_day_later = """
+        1 10:00  | consent |
+        1 10:05  | view A  |
+        1 10:10  | view B  |
+        1 11:40  | clock   | sent 1: B A
+        2 10:05  | view A  |
+        2 10:10  | view C  |
+        2 11:40  | clock   | sent 1: C A
+    """
+    check(a_day_later, campaigns=[campaign("browse-abandonment", rest="0s", expires="500d")], **OPEN)
 
 
 def test_views_are_looked_at_where_a_campaign_wants_them() -> None:

@@ -46,5 +46,4 @@ class Occasional(Sequenced):
         """A delay after the first visit, and a rest after the last nudge."""
         if not own.anchor:
             return None
-        due = own.anchor + self.after_ms[0]
-        return max(due, own.began + self.rest_ms) if own.began else due
+        return max(own.anchor + self.after_ms[0], own.began + self.rest_ms)
