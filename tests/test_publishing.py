@@ -50,7 +50,9 @@ async def test_a_folder_is_published_step_by_step(settings: Settings, cli: Cli, 
     assert none.code == 1 and "there is no campaign. To switch one off, set enabled: false" in none.err
     (folder / "thanks.yaml").write_text(THANKS)
     (folder / "missed.yaml").write_text(MISSED)
+    asked = await asyncio.to_thread(cli, "campaigns", "diff", "campaigns", "--json", settings=settings)
     first = (await say("--json")).json
+    assert asked.json == {one["campaign"]: one["changes"] for one in first}, "diff tells beforehand"
     assert [(one["campaign"], one["version"], one["enabled"]) for one in first] == [
         ("missed", 1, True),
         ("thanks", 1, True),

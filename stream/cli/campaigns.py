@@ -25,7 +25,7 @@ from stream.cli.common import (
 if TYPE_CHECKING:
     from producers.source import Source
     from stream.campaign_files import Problem
-    from stream.core.campaigns import Campaign, Change
+    from stream.core.campaigns import Campaign, Change, Version
     from stream.core.plan import Held, Schedule
     from stream.dry_run import DryRun
     from stream.settings import Settings
@@ -38,7 +38,10 @@ Consent = Annotated[
     list[str] | None, typer.Option(help="Take it that everybody grants this channel; may be given again.")
 ]
 Old = Annotated[Path, typer.Argument(help="The old folder, or file.", exists=True)]
-New = Annotated[Path, typer.Argument(help="The new folder, or file.", exists=True)]
+New = Annotated[
+    Path | None,
+    typer.Argument(help="The new folder, or file. Left out: OLD with what is published.", exists=True),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -73,25 +76,50 @@ def validate(folder: Folder = Path("campaigns"), json: Json = False) -> None:
 
 
 @campaigns.command(epilog=EPILOG)
-def diff(old: Old, new: New, json: Json = False) -> None:
+def diff(old: Old, new: New = None, broker_url: BrokerUrl = None, json: Json = False) -> None:
     """Compare two states of campaigns, field by field, with all defaults: two files, or two folders by id.
 
-    A comment, the order of fields, 24h in place of 1d or a default written out is no difference. Both must
-    be valid.
+    With one file or folder: what `campaigns publish` of it would change. A comment, the order of fields, 24h
+    in place of 1d or a default written out is no difference. Both must be valid.
 
     Examples:
 
     - `tidewise campaigns diff old/cart.yaml campaigns/cart.yaml`
     - `tidewise campaigns diff live/ campaigns/ --json`
+    - `tidewise campaigns diff campaigns/` (with what is published)
     """
     from stream.core.campaigns import diff as differences
 
-    if old.is_dir() != new.is_dir():
+    if new is None:
+        changed = _to_publish(settings_of(broker_url=broker_url), old)
+    elif old.is_dir() != new.is_dir():
         raise typer.BadParameter("give two files, or two folders", param_hint="NEW")
-    pairs = _pairs(checked(old), checked(new), by_id=old.is_dir())
-    changes = {name: differences(before, after) for name, before, after in pairs}
-    changed = {name: found for name, found in changes.items() if found}
+    else:
+        pairs = _pairs(checked(old), checked(new), by_id=old.is_dir())
+        changes = {name: differences(before, after) for name, before, after in pairs}
+        changed = {name: found for name, found in changes.items() if found}
     show_json(changed) if json else _show(changed)
+
+
+def _to_publish(settings: Settings, place: Path) -> dict[str, list[Change]]:
+    """What publishing would change, by campaign."""
+    from stream.core.plan import successors
+    from stream.publishing import published
+    from stream.times import END_MS
+
+    given = _runnable(place)
+    known = wait_for(published(settings))
+    with _mended():
+        versions = successors(known.newest(), given, END_MS, whole=place.is_dir())
+    return _changes(known, versions)
+
+
+def _changes(before: Schedule, versions: Iterable[Version]) -> dict[str, list[Change]]:
+    """What differs between versions and what was published before, by campaign."""
+    from stream.core.campaigns import diff as differences
+
+    old = {name: held.version.campaign for name, held in before.newest().items()}
+    return {each.campaign.id: differences(old.get(each.campaign.id), each.campaign) for each in versions}
 
 
 @campaigns.command("dry-run", epilog=EPILOG)
@@ -148,20 +176,11 @@ def publish(
     - `tidewise campaigns publish`
     - `tidewise campaigns publish campaigns --effective 2026-12-01T00:00:00+01:00`
     """
-    from stream.core.campaigns import diff as differences
-
     settings = settings_of(broker_url=broker_url)
     given = _runnable(folder)
     with _mended():
         before, held = wait_for(_publish(settings, given, effective, whole=folder.is_dir()))
-    old = before.newest()
-    changes = {
-        each.version.campaign.id: differences(
-            old[each.version.campaign.id].version.campaign if each.version.campaign.id in old else None,
-            each.version.campaign,
-        )
-        for each in held
-    }
+    changes = _changes(before, (each.version for each in held))
     show_json([_told(each, changes) for each in held]) if json else _show_published(held, changes)
 
 
