@@ -22,8 +22,8 @@ from stream.delivery import Output
 from stream.ownership import partition_of
 from stream.topics import EVENTS
 
-LISTS = 10_000
-"""Lists in memory, at most, after a checkpoint."""
+HELD = 50_000
+"""Lists and users in them that stay in memory after a checkpoint, 0.4 kB each; else all are read anew."""
 NOTICES = 100_000
 """Notices that one message on `catalog` may cause; what the rest of its items would cause is left out."""
 
@@ -87,7 +87,7 @@ class Fanout:
     def saved(self) -> None:
         """What `writes` gave is in the store."""
         self.dirty.clear()
-        if len(self.lists) > LISTS:
+        if len(self.lists) + sum(len(held.users) for held in self.lists.values()) > HELD:
             self.lists.clear()
 
     def _key(self, at: int) -> str:
