@@ -185,7 +185,7 @@ def _versions(told: list[tuple[int, str, str]]) -> list[Held]:
     return made
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(LOGS, VERSIONS, st.data())
 def test_cuts_and_the_moment_at_which_a_version_becomes_known_change_nothing(
     log: list[Happening], told: list[tuple[int, str, str]], data: st.DataObject

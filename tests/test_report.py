@@ -64,8 +64,8 @@ def register(decisions: list[dict[str, Any]], events: list[Any], measured: Any =
 # From simulated shops to intervals
 
 
-def simulated(seed: int, effect: float, users: int = 400) -> Lift:
-    """A shop in which messages change the rate from 10 % by ``effect``, and buyers spend about 40."""
+def simulated(seed: int, effect: float, users: int = 300) -> Lift:
+    """A shop in which messages change the rate from 40 % by ``effect``, and buyers spend about 40."""
     draw = np.random.default_rng(seed)
     decisions, events = [], []
     for n, (luck, spent) in enumerate(zip(draw.random(users), draw.gamma(2, 20, users), strict=True)):
@@ -75,7 +75,7 @@ def simulated(seed: int, effect: float, users: int = 400) -> Lift:
         counters = {"bucket": bucket(user, salt)}
         told = dict(zip(("outcome", "reason", "counters"), (*verdict, counters), strict=True))
         decisions.append(decision(n, user, START, **told))
-        if luck < 0.1 + effect * (not held):
+        if luck < 0.4 + effect * (not held):
             events.append(purchase(user, START + 1 + n, value=round(float(spent), 2)))
     return register(decisions, events).lifts()["cart"]
 
