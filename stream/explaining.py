@@ -100,7 +100,7 @@ async def explained(settings: Settings, store: Store, user: str, item: str) -> E
     agreed = await store.deployment({})
     settings = settings.model_copy(update={"partitions": int(agreed.get("partitions", settings.partitions))})
     await _read(settings, store, user)  # nobody waits for the broker to hear that nobody is known
-    async with _caught_up(settings) as (items, told):
+    async with caught_up(settings) as (items, told):
         return await explained_by(settings, store, items, told, user, item)
 
 
@@ -132,7 +132,7 @@ async def _read(settings: Settings, store: Store, user: str) -> _Read:
 
 
 @asynccontextmanager
-async def _caught_up(settings: Settings) -> AsyncIterator[tuple[Items, Followed]]:
+async def caught_up(settings: Settings) -> AsyncIterator[tuple[Items, Followed]]:
     """What the topics say, up to their ends. Raises BrokerError."""
     broker = await describe(settings)
     for topic in followed(settings):

@@ -41,7 +41,7 @@ from tests.commands import Cli
 
 COMMANDS = (
     *("up", "worker", "demo", "replay", "validate", "metrics", "digest", "mend", "doctor"),
-    *("evaluate", "compare", "refresh", "explain"),
+    *("evaluate", "compare", "refresh", "explain", "audience"),
     *("topics create", "lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
     *("lookup cart", "lookup together", "campaigns dry-run"),
     *("campaigns validate", "campaigns diff", "campaigns publish", "campaigns status", "campaigns report"),

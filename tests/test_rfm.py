@@ -171,15 +171,18 @@ def test_the_store_keeps_what_the_counts_are(mine: Any, others: Any) -> None:
 
 
 @given(st.lists(values_of, min_size=1, max_size=40))
-def test_scores_are_the_fifths_that_lie_wholly_below(some: list[Values]) -> None:
+def test_scores_are_the_fifths_that_lie_wholly_below_or_above(some: list[Values]) -> None:
     ranks = Ranks()
     ranks.move((None, values) for values in some)
     judge = Judge(ranks)
     for values in some:
-        for score, number, column in zip(
-            judge.scores(values), rfm.buckets(values), zip(*map(rfm.buckets, some), strict=True), strict=True
-        ):
-            assert score == 1 + 5 * sum(other < number for other in column) // len(some)
+        mine, (days, *others) = rfm.buckets(values), zip(*map(rfm.buckets, some), strict=True)
+        below = [
+            sum(each < number for each in column) for number, column in zip(mine[1:], others, strict=True)
+        ]
+        above = sum(day > values.day for day in days)
+        expected = (5 - 5 * above // len(some), *(1 + 5 * count // len(some) for count in below))
+        assert judge.scores(values) == expected
 
 
 # Segments
@@ -347,7 +350,5 @@ def test_a_judge_sees_the_customers_as_they_are_after_each_event() -> None:
     assert [judge.scores(BESIDE[2], at).monetary for at in (2, 3)] == [4, 4]
     best = Values(TODAY, 10, 10**8)
     assert [judge.scores(best, at).monetary for at in (2, 3)] == [5, 5]
-    low = Values(TODAY - 80, 2, 2000)  # one of ten lies below, then one of eleven
-    assert [judge.scores(low, at).recency for at in (2, 3)] == [1, 1]
     middle = BESIDE[5]
     assert [judge.scores(middle, at).monetary for at in (2, 3)] == [3, 2]

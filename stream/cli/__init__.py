@@ -7,7 +7,7 @@ import logging
 import typer
 
 from stream.allocator import keep_freed_memory
-from stream.cli import campaigns, data, evaluation, explain, look, refreshing, reporting, run
+from stream.cli import addressing, campaigns, data, evaluation, explain, look, refreshing, reporting, run
 from stream.cli.common import CODES, told
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ evaluation.register(app)
 refreshing.register(app)
 reporting.register(campaigns.campaigns)
 campaigns.register(app)
+addressing.register(app)
 
 
 def main() -> None:

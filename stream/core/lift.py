@@ -4,8 +4,8 @@ One holdout for all lists and nudges (`stream.core.guards.bucket`, a hash of use
 of an experiment that always runs. Users are compared **by intention to treat**, as they were drawn:
 
 * A user enters with his first *eligible* decision: one that came as far as the guard `holdout`. What objects
-  before it (`expired`, `identified`, `consent`, `audience`) objects to both groups alike; what was cancelled met no
-  guard, and what is revoked was sent before.
+  before it (`expired`, `identified`, `consent`, `audience`) objects to both groups alike; what was
+  cancelled met no guard, and what is revoked was sent before.
 * Of the **holdout** is whose first eligible decision was suppressed by `holdout`; **treated** is everybody
   else: sent, held, or suppressed by a later guard (the trigger's own condition, priority, cap, quiet hours,
   budget). Those who got no message stay in: nobody knows who of the holdout would have got none either.

@@ -323,9 +323,10 @@ class Judge:
         self._parts: list[_Part] = []
 
     def scores(self, values: Values, at: int = -1) -> Scores:
-        """Scores of a customer after event number ``at``: 1 plus the fifths that lie wholly below him.
+        """Scores of a customer after event number ``at``; who is equal has the same score.
 
-        Who is equal has the same score.
+        Frequency and monetary: 1 plus the fifths of customers that lie wholly below, since many bought once.
+        Recency: 5 less the fifths that lie wholly above, since many bought today.
         """
         if not self._parts:
             moved = np.array([*self._moves()], dtype=np.int64).reshape(-1, 4)
@@ -333,8 +334,13 @@ class Judge:
                 _Part.of(histogram, moved[moved[:, 1] == part])
                 for part, histogram in enumerate(self._ranks.parts)
             ]
-        found = [part.score(number, at) for part, number in zip(self._parts, buckets(values), strict=True)]
-        return Scores(*found)
+        day, orders, cents = buckets(values)
+        recency, frequency, monetary = self._parts
+        return Scores(
+            _FIFTHS - recency.fifths_above(day, at),
+            1 + frequency.fifths_below(orders, at),
+            1 + monetary.fifths_below(cents, at),
+        )
 
     def _moves(self) -> Iterator[tuple[int, int, int, int]]:
         """Event, histogram, bucket, and by how many it changes."""
@@ -363,9 +369,19 @@ class _Part:
         counts = [histogram.counts[at] for at in numbers.tolist()]
         return cls(numbers, np.cumsum([0, *counts]), moved)
 
-    def score(self, number: int, at: int) -> int:
+    def fifths_below(self, number: int, at: int) -> int:
+        """Fifths of the customers that lie wholly in lower buckets, 0 to 4."""
+        below, total = self._below(number, at)
+        return min(_FIFTHS * below // max(total, 1), _FIFTHS - 1)
+
+    def fifths_above(self, number: int, at: int) -> int:
+        """Fifths that lie wholly in higher buckets, 0 to 4."""
+        below, total = self._below(number + 1, at)
+        return min(_FIFTHS * (total - below) // max(total, 1), _FIFTHS - 1)
+
+    def _below(self, number: int, at: int) -> tuple[int, int]:
+        """Customers in lower buckets, and all, after an event."""
         moved = self.moved[self.moved[:, 0] <= at]
         below = int(self.below[np.searchsorted(self.numbers, number)])
         below += int(moved[moved[:, 2] < number, 3].sum())
-        total = int(self.below[-1]) + int(moved[:, 3].sum())
-        return 1 + min(_FIFTHS * below // max(total, 1), _FIFTHS - 1)
+        return below, int(self.below[-1]) + int(moved[:, 3].sum())
