@@ -214,7 +214,7 @@ class Limits:
 
     ``units`` [256] are the weights by kind code, ``unknown`` those of types the settings name and the
     vocabulary does not, ``acts`` [256] the kinds whose items are interactions, ``detailed`` [256] the kinds
-    that engagement looks at.
+    that engagement looks at, ``named`` the types beyond the vocabulary that it does.
     """
 
     max_message_bytes: int
@@ -226,6 +226,7 @@ class Limits:
     unknown: dict[str, int]
     acts: Bool
     detailed: Bool
+    named: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -251,7 +252,7 @@ class Limits:
         """With more kinds that engagement looks at: those of the triggers that run. About 2 µs."""
         if kinds <= ENGAGEMENT_KINDS:
             return self
-        return replace(self, detailed=_detailed(ENGAGEMENT_KINDS | kinds))
+        return replace(self, detailed=_detailed(ENGAGEMENT_KINDS | kinds), named=_named(kinds))
 
 
 def _flags(kinds: set[str] | frozenset[str], *codes: int) -> Bool:
@@ -262,8 +263,14 @@ def _flags(kinds: set[str] | frozenset[str], *codes: int) -> Bool:
 
 @lru_cache
 def _detailed(kinds: frozenset[str]) -> Bool:
-    """Not of types beyond the vocabulary: no trigger of ours looks at them."""
+    """Of the vocabulary's types."""
     return _flags(kinds & CODE.keys())
+
+
+@lru_cache
+def _named(kinds: frozenset[str]) -> frozenset[str]:
+    """The types that the vocabulary does not know, without the system's own."""
+    return frozenset(kind for kind in kinds - CODE.keys() if not kind.startswith(RESERVED))
 
 
 _CODES = CODE | {TICK_TYPE: TICK}
@@ -660,12 +667,21 @@ def _columns(
         id=_ids(read.events),
         event=event,
         item=item,
-        details={at: read.events[at] for at in np.flatnonzero(limits.detailed[facts.kind]).tolist()},
+        details={at: read.events[at] for at in _concerning(read.events, facts.kind, limits)},
         lists={at: read.events[at] for at in np.flatnonzero(_OF_LISTS[facts.kind]).tolist()},
         sender=np.full(len(time), -1, dtype=np.int32),
         source=np.zeros(len(time), dtype=np.int64),
         contexts={at: event.context for at, event in enumerate(read.events) if event.context},
     )
+
+
+def _concerning(events: Sequence[Event], kind: U8, limits: Limits) -> list[int]:
+    """The events that engagement looks at, by number."""
+    known: list[int] = np.flatnonzero(limits.detailed[kind]).tolist()
+    if not limits.named:
+        return known
+    other = np.flatnonzero(kind == OTHER).tolist()
+    return sorted(known + [at for at in other if events[at].type in limits.named])
 
 
 def _only(read: _Read[M], good: list[bool]) -> _Read[M]:

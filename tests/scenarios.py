@@ -14,6 +14,7 @@ price A 90 80 [100]    a notice: A cost 90 and costs 80 now, the shopper saw it 
 stock A 9 4            a notice: of A there were 9 pieces, now 4; ``stock A 0 4 back``: it is back
 offer A =0.5 @9 %2     what was asked for: items with score, price and margin; ``offer``: nothing fits
 forget                 the shopper asks to be forgotten
+invited A place=x      an event of the shop's own type, with items and context (``+place=x``: attributes)
 visitor add A          the same without a known user
 add A of 09:00         a late event: it happened at 09:00, it arrives at the time of the row
 =====================  =============================================================================
@@ -55,6 +56,8 @@ _TYPES = {
     "refuse": "consent",
     "prefer": "preferences",
 }
+_NEEDED = {"event": {"event": "invited"}}
+"""Parameters that a trigger cannot do without."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def engine(campaigns: Sequence[Campaign] = (), **settings: Any) -> Engine:
 
 def campaign(kind: str, **fields: Any) -> Campaign:
     """A campaign as its file would say it; parameters of its trigger under ``trigger``."""
-    trigger = {"type": kind} | fields.pop("trigger", {})
+    trigger = {"type": kind} | (fields.pop("trigger", None) or _NEEDED.get(kind, {}))
     document = {"id": kind, "trigger": trigger, "message": {"template": kind}} | fields
     found, faults = read(document, {name: each.parameters for name, each in TYPES.items()})
     assert found is not None, [fault.message for fault in faults]
@@ -132,7 +135,18 @@ def _event(what: str, time: int) -> Event:
         fields |= {"channels": {"email": granted}, "purposes": {"personalisation": granted}}
     if verb == "zone":
         fields |= {"anonymous": "device", "context": {"zone": rest[0]}}
+    if verb in ("invited", "visited", "answered"):
+        fields |= _own(rest)
     return event(_TYPES.get(verb, verb), time, SHOPPER, known, **fields)
+
+
+def _own(words: list[str]) -> dict[str, Any]:
+    pairs = [word.split("=") for word in words if "=" in word]
+    return {
+        "items": _items([word for word in words if "=" not in word]),
+        "context": {name: value for name, value in pairs if name[0] != "+"},
+        "attributes": {name[1:]: value for name, value in pairs if name[0] == "+"},
+    }
 
 
 def _items(words: list[str]) -> list[dict[str, Any]]:

@@ -58,6 +58,7 @@ DOINGS = st.one_of(
         lambda day: ("preferences", {"attributes": {"birthday": day}})
     ),
     st.tuples(st.just("view_item"), ITEMS),
+    st.just(("search", {"query": "mug"})),
     st.sampled_from([("refund", {"order": "o"}), ("purchase", {"items": [{"item": "A"}], "order": "o"})]),
     st.sampled_from([None, None, None, None, ("forget", dict[str, Any]())]),
 )
@@ -127,6 +128,7 @@ BY = engine(
         campaign(
             "browse-abandonment", trigger={"idle": "5m", "ordered": "30m"}, steps=["5m", "1h"], rest="1h"
         ),
+        campaign("event", trigger={"event": "search", "unless": "refund"}, steps=["5m", "30m"], rest="1h"),
         campaign("next-best-offer", steps=["10m"], rest="1h", priority=95),
         campaign("post-purchase", steps=["20m"], rest="1h", message={"template": "p", "items": "viewed"}),
         campaign("replenishment"),

@@ -10,9 +10,11 @@ import pytest
 
 from stream import engagements
 from stream.campaign_files import running
-from stream.core.campaigns import Duration
+from stream.codec import Limits, decode
+from stream.core.campaigns import Duration, read
 from stream.core.engaged import UserState
 from stream.core.engagement import Engine
+from stream.core.items import Items
 from stream.core.messages import revoke_key
 from stream.core.triggers import TYPES
 from stream.core.triggers.shape import DAY_MS
@@ -20,7 +22,8 @@ from stream.core.triggers.win_back import WinBack
 from stream.engagements import read_engagement
 from stream.events import ENGAGEMENT_KINDS
 from stream.settings import Settings
-from tests import offers, price_and_stock
+from stream.transport import StockRecord
+from tests import offers, on_event, price_and_stock
 from tests.scenarios import Happening, Shop, campaign, check, engine, event, ms
 
 OPEN: dict[str, Any] = {"cart_enabled": False, "cap_day": 100, "cap_week": 100}
@@ -406,6 +409,7 @@ BROWSE = {
 ALL = {
     "abandoned-checkout": CHECKOUT, "welcome": WELCOME, "win-back": WIN_BACK, "post-purchase": POST_PURCHASE,
     "replenishment": REPLENISHMENT, "birthday": BIRTHDAY, "browse-abandonment": BROWSE,
+    "event": on_event.TABLES,
 } | price_and_stock.TABLES | offers.TABLES  # fmt: skip
 
 
@@ -416,6 +420,63 @@ def test_every_trigger_has_its_tables() -> None:
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, tables in ALL.items() for name in tables])
 def test_it_does_what_its_table_says(kind: str, name: str) -> None:
     check(ALL[kind][name], campaigns=[campaign(kind, expires="500d")], **OPEN)
+
+
+@pytest.mark.parametrize(
+    ("told", "name"), [(told, name) for told in on_event.SAID for name in on_event.SAID[told][0]]
+)
+def test_what_sets_a_campaign_off_and_ends_it(told: str, name: str) -> None:
+    tables, parameters = on_event.SAID[told]
+    steps = ["0s"] if told == "where" else ["1h", "24h"]
+    given = campaign("event", trigger=parameters, steps=steps, rest="0s", expires="500d")
+    check(tables[name], campaigns=[given], **OPEN)
+
+
+def test_a_campaign_compares_what_an_event_says_exactly() -> None:
+    by = engine([campaign("event", trigger={"event": "invited", "where": {"n": 1, "tags": ["a", "b"]}})])
+    for said, fits in (
+        ({"n": 1, "tags": ["a", "b"]}, True),
+        ({"n": 1.0, "tags": ["a", "b"], "more": 3}, True),
+        ({"n": True, "tags": ["a", "b"]}, False),
+        ({"n": "1", "tags": ["a", "b"]}, False),
+        ({"n": 1, "tags": ["b", "a"]}, False),
+        ({"n": 1}, False),
+    ):
+        shop, time = Shop(by), ms("10:00")
+        shop.play([Happening("ann", time, time, event("invited", time, "ann", context=said))])
+        assert bool(shop.alarms) == fits
+
+
+def test_event_types_that_cannot_set_a_campaign_off() -> None:
+    registry = {name: kind.parameters for name, kind in TYPES.items()}
+    for trigger, field in (
+        ({}, "event"),
+        ({"event": "tidewise.price"}, "event"),
+        ({"event": "forget"}, "event"),
+        ({"event": "x", "unless": "tidewise.tick"}, "unless"),
+        ({"event": ""}, "event"),
+    ):
+        said = {"id": "a", "trigger": {"type": "event"} | trigger, "message": {"template": "a"}}
+        found, faults = read(said, registry)
+        assert found is None and [fault.field for fault in faults] == [f"trigger.{field}"]
+
+
+def test_engagement_looks_at_types_beyond_the_vocabulary_while_a_campaign_wants_them() -> None:
+    given = campaign("event", trigger={"event": "invited", "unless": "search"})
+    watched = engine([given]).watched()
+    assert watched == {"invited", "search"} | engine().watched()
+    stamp = b'"time":"2024-03-04T10:00:00Z","user":"ann"'
+    told = [
+        b'{"type":"%s","order":"o",%s}' % (kind, stamp)
+        for kind in (b"invited", b"visited", b"refund", b"invited")
+    ]
+    record = StockRecord(
+        0, ms("10:00"), None, b"[" + b",".join(told) + b',{"type":"search","query":"a",%s}]' % stamp, ()
+    )
+    usual = Limits.of(Settings())
+    for limits, expected in ((usual, [2]), (usual.watching(watched), [0, 2, 3, 4])):
+        columns, dead = decode([record], Items(), limits, lambda sig, told: False)
+        assert not dead and list(columns.details) == expected
 
 
 def test_born_on_a_leap_day() -> None:
@@ -629,8 +690,16 @@ def test_the_page_tells_every_trigger_with_its_delays_and_parameters() -> None:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         columns = [column.strip() for column in row.strip("|").split("|")]
         assert columns[2] == (", ".join(str(Duration(each)) for each in kind.usual_ms) or "its own")
-        usual = msgspec.structs.asdict(kind.parameters())
-        assert columns[5] == ", ".join(f"`{field}: {value}`" for field, value in usual.items())
+        told = [
+            f"`{each.name}`" if each.required else f"`{each.name}: {default}`"
+            for each in msgspec.structs.fields(kind.parameters)
+            for default in [
+                each.default_factory()
+                if each.default is msgspec.NODEFAULT and not each.required
+                else each.default
+            ]
+        ]
+        assert columns[5] == ", ".join(told)
 
 
 def test_a_worker_runs_the_files_of_its_folder(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from stream.core.triggers.abandoned_checkout import AbandonedCheckout
 from stream.core.triggers.back_in_stock import BackInStock
 from stream.core.triggers.birthday import Birthday
 from stream.core.triggers.browse_abandonment import BrowseAbandonment
+from stream.core.triggers.event import OnEvent
 from stream.core.triggers.low_stock import LowStock
 from stream.core.triggers.next_best_offer import NextBestOffer
 from stream.core.triggers.post_purchase import PostPurchase
@@ -90,6 +91,7 @@ TYPES: Mapping[str, type[Sequenced]] = {
     "back-in-stock": BackInStock,
     "birthday": Birthday,
     "browse-abandonment": BrowseAbandonment,
+    "event": OnEvent,
     "low-stock": LowStock,
     "next-best-offer": NextBestOffer,
     "post-purchase": PostPurchase,
@@ -120,7 +122,7 @@ def kinds_of(campaign: Campaign) -> frozenset[str]:
     if not campaign.enabled:
         return frozenset()
     shown = frozenset(["view_item"]) if campaign.message.items == "viewed" else frozenset[str]()
-    return TYPES[campaign.trigger.type].kinds | shown
+    return _made(campaign).kinds | shown
 
 
 def terms_of(triggers: Iterable[Trigger[Any]]) -> Terms | None:

@@ -67,15 +67,22 @@ class Sequenced:
     after_ms: tuple[int, ...]
     rest_ms: int
 
-    kinds: ClassVar[frozenset[str]]
-    revoked_by: ClassVar[Literal["order", "items", "nothing"]] = "order"
-    """What, had it been known, would have kept a nudge back: any order, one of its items, or nothing."""
     asks: ClassVar[What] = ""
     """What it asks for before it can say anything (`stream.core.offers`)."""
     state: ClassVar[type[Sequence]] = Sequence
     parameters: ClassVar[type[msgspec.Struct]] = NoParameters
     usual_ms: ClassVar[tuple[int, ...]]
     """The delays of a campaign that names none."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Event types that it looks at."""
+        raise NotImplementedError
+
+    @property
+    def revoked_by(self) -> Literal["order", "items", "nothing"]:
+        """What, had it been known, would have kept a nudge back: any order, one of its items, or nothing."""
+        return "order"
 
     @classmethod
     def options(cls, parameters: Any) -> dict[str, Any]:
