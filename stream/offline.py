@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from state.memory import MemoryStore
 from stream.codec import Record
+from stream.core.campaigns import Campaign
 from stream.delivery import Output
 from stream.digest import Digest, sum_up
 from stream.forward import from_items
@@ -83,15 +84,20 @@ async def _chunks(
         yield found[at]
 
 
-async def replay(settings: Settings, signing_key: bytes, chunks: Chunks) -> Replayed:
-    """Replay any log. ``chunks`` yields the records of `events`, `catalog` and `campaigns`."""
-    return await _Replay(settings, signing_key).run(chunks)
+async def replay(
+    settings: Settings, signing_key: bytes, chunks: Chunks, campaigns: Sequence[Campaign] | None = None
+) -> Replayed:
+    """Replay any log. ``chunks`` yields the records of `events`, `catalog` and `campaigns`.
+
+    ``campaigns`` as for `Contexts`.
+    """
+    return await _Replay(settings, signing_key, campaigns).run(chunks)
 
 
 class _Replay:
-    def __init__(self, settings: Settings, signing_key: bytes) -> None:
+    def __init__(self, settings: Settings, signing_key: bytes, campaigns: Sequence[Campaign] | None) -> None:
         self._settings = settings
-        self._worker = LocalWorker(settings, signing_key)
+        self._worker = LocalWorker(settings, signing_key, campaigns)
 
     async def run(self, chunks: Chunks) -> Replayed:
         worker = self._worker

@@ -129,6 +129,18 @@ def _dressed(said: Message, known: Mapping[str, Catalogued]) -> Message:
     return replace(said, items=tuple(lines))
 
 
+_PRESENTED = ("price", "name", "image", "url")
+
+
+def unpresented(value: bytes) -> bytes:
+    """A record's value without what the catalogue may have put there: what a replay makes to the byte."""
+    told = msgspec.json.decode(value)
+    for line in told.get("items", ()):
+        for name in _PRESENTED:
+            line.pop(name, None)
+    return msgspec.json.encode(told)
+
+
 def revoke_key(said: Message | Revoke) -> str:
     """What a nudge and its revocation, and no other, have in common: rule, step, due time, user."""
     return f"{said.rule}-{said.step}-{said.due}-{said.user}"

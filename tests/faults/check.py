@@ -26,6 +26,7 @@ from state.store import Store
 from stream.core.attribution import Counts, add, unpack_day
 from stream.core.engaged import UserState
 from stream.core.engaged import digest_fields as engagement_fields
+from stream.core.messages import unpresented
 from stream.core.neighbor_format import unpack_records
 from stream.core.row_format import digest_fields as row_fields
 from stream.delivery import Output
@@ -109,6 +110,8 @@ async def ports(settings: Settings) -> AsyncIterator[tuple[RedisStore, KafkaLog]
 
 
 Records = dict[str, list[Any]]
+Content = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...]]
+"""Key, value and headers of a message."""
 
 
 async def read_all(settings: Settings, topics: Sequence[Topic] = _READ) -> Records:
@@ -316,14 +319,14 @@ def _messages(verdict: Verdict, records: Records, outputs: Mapping[str, Sequence
             [
                 f"\n  {i}\n    live   {found[i]}\n    replay {wanted[i]}"
                 for i in both
-                if wanted[i] not in found[i]
+                if _decided(name, wanted[i]) not in {_decided(name, each) for each in found[i]}
             ],
         )
 
 
-def _repeats(verdict: Verdict, name: str, records: Sequence[Any]) -> dict[object, set[object]]:
+def _repeats(verdict: Verdict, name: str, records: Sequence[Any]) -> dict[object, set[Content]]:
     """What was said under each identity: once, or always the same."""
-    found: dict[object, set[object]] = {}
+    found: dict[object, set[Content]] = {}
     for record in records:
         found.setdefault(_identity(name, record), set()).add(_content(record))
     verdict.repeat(f"{name}, repeats that differ", [i for i, said in found.items() if len(said) > 1])
@@ -338,8 +341,14 @@ def _identity(topic: str, message: Any) -> object:
     return b"/".join(headers.get(name, b"") for name in names)
 
 
-def _content(message: Any) -> object:
+def _content(message: Any) -> Content:
     return message.key, message.value, tuple((name, bytes(value)) for name, value in message.headers)
+
+
+def _decided(topic: str, content: Content) -> object:
+    """A message without what the catalogue said at the time."""
+    key, value, headers = content
+    return key, unpresented(value) if topic == ENGAGEMENTS.name else value, headers
 
 
 # Views

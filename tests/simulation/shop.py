@@ -13,7 +13,9 @@ from faust.types import TP
 from stream.codec import Record
 from stream.contexts import Contexts
 from stream.core.items import Items
+from stream.core.messages import unpresented
 from stream.core.neighbor_format import unpack_records
+from stream.delivery import Output
 from stream.digest import sum_up
 from stream.follower import Followed, Follower
 from stream.offline import Replayed, replay
@@ -30,7 +32,9 @@ from stream.topics import (
     NEIGHBORS,
     RECOMMENDATIONS,
     TRENDING,
+    Topic,
 )
+from tests.scenarios import campaign
 from tests.simulation.ports import START_MS, Host, SimLog
 from tests.simulation.world import SimWorker, World
 
@@ -51,6 +55,12 @@ SETTINGS = Settings.model_validate(
         "cap_day": 3,
     }
 )
+CAMPAIGNS = [
+    campaign("browse-abandonment", trigger={"idle": "1s", "again": "1s"}, steps=["1s"], rest="3s"),
+    campaign("next-best-offer", steps=["1s"], rest="2s"),
+    campaign("welcome", steps=["2s"], message={"template": "hello", "items": "recommended"}),
+]
+"""They look at views, and ask for what they show."""
 USERS, ITEMS = ["u0", "u1", "u3", "u5", "u11"], [f"i{n}" for n in range(7)]
 """Some of each partition."""
 DEVICES = ["d0", "d1", "d2", "d3"]
@@ -94,6 +104,9 @@ class SimFollower(Follower):
         self._trending = {}
         self._consumer = SimFollowing(log, host)
 
+    async def read_campaigns(self) -> None:
+        """None are published."""
+
 
 class ShopWorker(SimWorker):
     """The worker with the real sides."""
@@ -102,7 +115,7 @@ class ShopWorker(SimWorker):
         super().__init__(world, name)
         items = Items()
         self.follower = SimFollower(world.settings, items, world.log, self.host)
-        self._contexts = Contexts(world.settings, items, self.follower, KEY)
+        self._contexts = Contexts(world.settings, items, self.follower, KEY, CAMPAIGNS)
 
     def start(self) -> None:
         self.spawn(self._catch_up())
@@ -178,7 +191,7 @@ class ShopWorld(World):
     # What is true
 
     async def wrong(self) -> str:
-        true = await replay(self.settings, KEY, self._chunks)
+        true = await replay(self.settings, KEY, self._chunks, CAMPAIGNS)
         summed, _ = await tallies(self.settings, self.server.data)
         found = await sum_up(self.settings, self.server.data, summed)
         if found != true.digest:
@@ -193,8 +206,8 @@ class ShopWorld(World):
         if true.missing or true.strange:
             return f"mail missing {true.missing}, strange {true.strange}"
         for topic in (ENGAGEMENTS, DECISIONS, DEAD_LETTERS):
-            wanted = {(o.key, o.value, tuple(o.headers)) for o in true.outputs.get(topic.name, [])}
-            sent = {(r.key, r.value, tuple(r.headers)) for r in self._sent(topic.name)}
+            wanted = {_said(topic, o) for o in true.outputs.get(topic.name, [])}
+            sent = {_said(topic, r) for r in self._sent(topic.name)}
             if sent != wanted:
                 return f"{topic.name}: too much {sorted(sent - wanted)}, lost {sorted(wanted - sent)}"
         return ""
@@ -224,6 +237,12 @@ class ShopWorld(World):
             if self.server.data.keys.neighbors(item.decode()) not in self.server.data.strings:
                 return f"no view of the neighbours of {item!r}"
         return ""
+
+
+def _said(topic: Topic, message: Output | Record) -> tuple[object, ...]:
+    """A message without what the catalogue said at the time."""
+    value = message.value or b""
+    return message.key, unpresented(value) if topic is ENGAGEMENTS else value, tuple(message.headers)
 
 
 def _key(event: dict[str, Any]) -> str:
