@@ -77,7 +77,7 @@ def test_the_guarantee_holds_in_the_small_world() -> None:
 
 
 def test_the_guarantee_holds_with_the_real_sides() -> None:
-    found = simulated("--world", "shop", "--interleavings", "30")
+    found = simulated("--world", "shop", "--interleavings", "24")
     assert found["violations"] == []
 
 
