@@ -95,7 +95,7 @@ class Running:
                 self.decided[told["user"]].append((told["outcome"], told["reason"]))
 
 
-def _json(told: dict[str, Any]) -> bytes:
+def _json(told: Any) -> bytes:
     return msgspec.json.encode(told)
 
 
@@ -234,7 +234,10 @@ def test_a_version_that_looks_at_views_counts_those_of_the_batch_that_brought_it
         ports = Ports(NewLog(), store, Outputs(), lambda: ms("12:00"), contexts.dead_letters)
         shopper = Shopper(0, ports, contexts.shopping)
         await shopper.take()
-        told = {"type": "view_item", "time": time_text(ms("10:00")), "user": "ann", "item": "A"}
+        told = [
+            {"type": "login", "time": time_text(ms("10:00")), "user": "ann", "anonymous": "ann"},
+            {"type": "view_item", "time": time_text(ms("10:00")), "user": "ann", "item": "A"},
+        ]
         await shopper.handle([bundle(EVENTS.name, 0, [StockRecord(0, ms("10:00"), None, _json(told), ())])])
         return UserState.unpack(store.strings[keys.engagement("u0", "ann")])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -524,15 +525,19 @@ def test_views_are_looked_at_where_a_campaign_wants_them() -> None:
 
 
 def test_a_view_makes_nobody_known_and_tells_no_zone() -> None:
-    """It reaches the triggers that ask for it; nothing else that engagement knows changes."""
+    """It reaches the triggers that ask for it, once its user is known; nothing else changes."""
     viewed = event("view_item", ms("10:05"), items=[{"item": "A"}], context={"zone": "Europe/Berlin"})
-    for given in ([], [campaign("browse-abandonment")]):
+    login = event("login", ms("10:00"))
+    for given, known in product(([], [campaign("browse-abandonment")]), (False, True)):
         shop = Shop(engine(given))
+        shop.play([Happening("shopper", ms("10:00"), ms("10:00"), login)] if known else [])
+        before = UserState.unpack(shop.stored.get("shopper"))
         shop.play([Happening("shopper", ms("10:05"), ms("10:05"), viewed)])
-        state = UserState.unpack(shop.stored.get("shopper"))
-        assert not state.identified and state.zone == ""
-        assert [each.item for each in state.viewed] == (["A"] if given else [])
-        assert given or not shop.stored
+        after = UserState.unpack(shop.stored.get("shopper"))
+        assert [each.item for each in after.viewed] == (["A"] if given and known else [])
+        assert list(after.triggers) == (["browse-abandonment"] if given and known else [])
+        after.viewed, after.triggers = (), {}
+        assert after == before
 
 
 # Revocation

@@ -363,8 +363,8 @@ class _Passage:
             return
         if isinstance(seen.event, Told) and seen.type == OFFER:
             self._answered(msgspec.convert(seen.event.body, Offer))
-        if seen.type not in ENGAGEMENT_KINDS and seen.type not in self.engine.kinds:
-            return  # shown because another engine will want it, or did
+        if not self._concerns(seen):
+            return
         observe(self.state, seen)
         if seen.type == "view_item":
             observe_view(self.state, seen)
@@ -379,6 +379,15 @@ class _Passage:
                 self._tell(trigger, seen)
         if seen.type == "purchase":
             self._ask_again()
+
+    def _concerns(self, seen: Seen) -> bool:
+        """Whether an event says anything here: it may be shown because another engine will want it, or did.
+
+        Of visitors, whom nobody can write to, no views are kept: there are many of both.
+        """
+        if seen.type in ENGAGEMENT_KINDS:
+            return True
+        return seen.type in self.engine.kinds and (seen.type != "view_item" or self.state.identified)
 
     def _answered(self, offer: Offer) -> None:
         """What was asked for has come; if nothing waits for it any more, it is too late."""
