@@ -38,7 +38,7 @@ async def catalogued(store: Store, keys: Keys, items: Iterable[str]) -> dict[str
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Makes the answers of a partition: one trip to the store, ~1 ms an ask, and what `Trends.learn` takes."""
+    """Makes a partition's answers: one trip to the store, ~1 ms an ask, and what `Trends.learn` takes."""
 
     lister: Lister
     items: Items
