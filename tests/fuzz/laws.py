@@ -23,6 +23,7 @@ from stream.core.neighborhood import Neighborhood
 from stream.core.recommend.alike import Kin
 from stream.core.recommend.lists import Recommender, Sources
 from stream.core.recommend.query import Query
+from stream.core.rfm import Ranks
 from stream.core.rows import Rows
 from stream.core.segments import Segments
 from stream.core.slate.facts import context_of
@@ -177,6 +178,7 @@ class Partition:
         )
     )
     engaged: dict[str, UserState] = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)
     watermark: int = 0
     said: list[bytes] = field(default_factory=list)
     mail: list[bytes] = field(default_factory=list)
@@ -194,10 +196,12 @@ class Partition:
             self.items,
         )
         rows = self.table.take(self.table.slots(names))
-        view = View(names, rows, self.engaged, self.watermark, self.items.hashes)
+        hashes = self.items.hashes
+        view = View(names, rows, self.engaged, self.watermark, hashes, ranks=self.ranks)
         result = step(COUNTING, ENGINE, view, columns, user)
         self._say(columns, view, result)
         self.table.put(self.table.slots(names), result.rows)
+        self.ranks.move(result.shifts)
         self.engaged = {
             n: UserState.unpack(s.pack()) for n, s in (self.engaged | result.engaged).items() if s.pack()
         }
@@ -236,6 +240,9 @@ def _stepped(messages: Sequence[Message], pieces: Sequence[Sequence[Message]]) -
     assert one.users() == many.users(), "other users by other batches"
     assert one.engaged == many.engaged and one.watermark == many.watermark, "another engagement state"
     assert sorted(one.said) == sorted(many.said), "other decisions"
+    there = Ranks()
+    there.move((None, state.rfm.values()) for state in one.engaged.values())
+    assert one.ranks == many.ranks == there, "customers counted that are none, or not counted"
     assert _folded(one.mail) == _folded(many.mail), "other rows"
     _listed(one)
 

@@ -12,9 +12,11 @@ from faust.types import TP
 
 from stream.codec import Record
 from stream.contexts import Contexts
+from stream.core.engaged import UserState
 from stream.core.items import Items
 from stream.core.messages import unpresented
 from stream.core.neighbor_format import unpack_records
+from stream.core.rfm import Ranks
 from stream.delivery import Output
 from stream.digest import sum_up
 from stream.follower import Followed, Follower
@@ -196,11 +198,28 @@ class ShopWorld(World):
         found = await sum_up(self.settings, self.server.data, summed)
         if found != true.digest:
             return f"digest {found}, true is {true.digest}"
-        return self._wrong_messages(true) or self._wrong_lists() or self._wrong_neighbors(true)
+        wrong = self._wrong_ranks() or self._wrong_messages(true) or self._wrong_lists()
+        return wrong or self._wrong_neighbors(true)
 
     async def _chunks(self, topic: str, partition: int) -> AsyncIterator[Sequence[Record]]:
         if records := self.log.part(topic, partition).records:
             yield records
+
+    def _wrong_ranks(self) -> str:
+        """The customers that are counted are those there are."""
+        keys, strings = self.server.data.keys, self.server.data.strings
+        for part in (f"u{p}" for p in range(SETTINGS.partitions)):
+            counted = Ranks.of(self.server.data.hashes.get(keys.rfm(part), {}))
+            states = [
+                UserState.unpack(blob)
+                for key, blob in strings.items()
+                if key.startswith(keys.engagement(part, ""))
+            ]
+            there = Ranks()
+            there.move((None, state.rfm.values()) for state in states)
+            if counted != there:
+                return f"ranks of {part}: {counted}, there are {there}"
+        return ""
 
     def _wrong_messages(self, true: Replayed) -> str:
         if true.missing or true.strange:
