@@ -47,8 +47,11 @@ bench: $(VENV)/installed-run ## Benchmarks of counting, ranking and the whole pi
 	$(BIN)/python -m benchmarks.ranking --json
 	$(BIN)/python -m benchmarks.pipeline --json
 
-engage: $(VENV)/installed-run ## What the campaigns of ./campaigns would have done in a year of real shopping
-	$(BIN)/tidewise campaigns dry-run campaigns --log complete-journey --consent email
+engage: $(VENV)/installed-run ## What ./campaigns and the shop's own would have done in a year of real shopping (2 minutes)
+	rm -rf build/engage && mkdir -p build/engage && cp campaigns/*.yaml build/engage
+	$(BIN)/python -m producers.datasets.journey_campaigns build/engage
+	$(BIN)/tidewise campaigns dry-run build/engage --log complete-journey-campaigns \
+		--consent email --consent mail --consent push
 
 DATA ?= .
 

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import io
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +23,16 @@ from hypothesis import strategies as st
 
 from producers.client import EventProducer, InvalidEvent, Undelivered
 from producers.datasets import DatasetError, complete_journey, open_dataset
-from producers.datasets.complete_journey import CompleteJourney
+from producers.datasets.complete_journey import DAY_MS, CompleteJourney
+from producers.datasets.journey_campaigns import JourneyWithCampaigns, documents
 from producers.envelope import faults, with_id
 from producers.logs import EventLog, LogError, read_lines
 from producers.source import Entry
 from stream.admin import BrokerError, create_topics
 from stream.codec import Limits, decode
+from stream.core.campaigns import read
 from stream.core.items import Items
+from stream.core.triggers import TYPES
 from stream.embedded import EmbeddedBroker, free_port
 from stream.events import CatalogItem, Event
 from stream.ownership import partition_of
@@ -482,6 +485,46 @@ def test_the_whole_has_the_known_counts(monkeypatch: pytest.MonkeyPatch) -> None
     assert (np.diff(times) >= 0).all()
     assert "simulated" in source.note
     assert complete_journey.PACKAGE not in sys.modules
+
+
+def test_its_campaigns_and_what_was_redeemed_stand_in_the_log() -> None:
+    source = open_dataset("complete-journey-campaigns", 60_000)
+    assert isinstance(source, JourneyWithCampaigns)
+    entries = list(source.entries())
+    assert source.total == len(entries)
+    assert [entry.line for entry in entries] == list(range(1, len(entries) + 1))
+    assert [entry.time for entry in entries] == sorted(entry.time for entry in entries)
+    assert [fault for entry in entries for fault in faults(entry.data, LIMITS)] == []
+    events = [(e.time, msgspec.json.decode(e.data, type=Event)) for e in entries if not e.is_item]
+    folder, (begin, end) = complete_journey._data_folder(), (events[0][0], events[-1][0])
+    starts, told = {}, {}
+    for name in ("campaign_descriptions", "campaigns", "coupon_redemptions"):
+        told[name] = pq.ParquetFile(folder / f"{name}.parquet").read().to_pylist()
+    for row in told["campaign_descriptions"]:
+        starts[row["campaign_id"]] = int(row["start_date"].timestamp() * 1000)
+    sent = {(e.user, (e.context or {})["campaign"]): time for time, e in events if e.type == "invited"}
+    assert sent == {
+        (str(row["household_id"]), str(row["campaign_id"])): max(begin, starts[row["campaign_id"]])
+        for row in told["campaigns"] if starts[row["campaign_id"]] <= end
+    }  # fmt: skip
+    redeemed = Counter((e.user, time // DAY_MS, e.coupon) for time, e in events if e.coupon)
+    days = [(row, int(row["redemption_date"].timestamp() * 1000)) for row in told["coupon_redemptions"]]
+    assert redeemed == Counter(
+        (str(row["household_id"]), time // DAY_MS, str(row["coupon_upc"]))
+        for row, time in days if begin // DAY_MS <= time // DAY_MS <= end // DAY_MS
+    )  # fmt: skip
+    assert any(e.coupon for _, e in events if e.type == "purchase")
+
+
+def test_each_of_its_campaigns_is_a_campaign() -> None:
+    registry = {name: kind.parameters for name, kind in TYPES.items()}
+    found = [read(document, registry) for document in documents()]
+    assert len(found) == 27 and not any(faults for _, faults in found)
+    eighth = found[7][0]
+    assert eighth is not None and eighth.id == "journey-08" and eighth.channels == ("mail",)
+    assert (str(eighth.window.from_), str(eighth.window.until)) == (
+        "2017-05-08T00:00:00.000Z", "2017-06-26T00:00:00.000Z"
+    )  # fmt: skip
 
 
 def test_an_unknown_data_set_names_those_there_are() -> None:

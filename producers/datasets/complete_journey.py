@@ -168,6 +168,11 @@ class CompleteJourney:
             _ms(redeemed["redemption_date"]).to_numpy(),
         )
 
+    def kinds(self) -> list[str]:
+        """The type of each campaign of `coupons`, such as ``Type A``."""
+        kinds: list[str] = self._table("campaign_descriptions")["campaign_type"].to_pylist()
+        return kinds
+
     def _positive(self, column: str) -> Bool:
         found: Bool = self._file().read(columns=[column])[column].to_numpy() > 0
         return found
