@@ -272,7 +272,7 @@ def test_the_command_tells_what_is_wrong(cli: Cli, settings: Settings) -> None:
         (("--item", "mug"), "nothing is known of item mug yet"),
     ):
         told = cli("audience", *words, settings=settings)
-        assert told.code == 4 and said in told.err
+        assert told.code == 4 and said in told.err and told.out == ""
 
 
 def test_csv_can_be_read_back(cli: Cli, settings: Settings, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from stream.cli.common import (
     settings_of,
     show_json,
     wait_for,
+    warnings_only,
 )
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def audience(
     if segment is not None and segment not in SEGMENTS:
         fail(f"--segment {segment}: there are {', '.join(SEGMENTS)}", USAGE)
     settings = settings_of(broker_url=broker_url, store_url=store_url)
+    warnings_only()
     try:
         found = wait_for(_found(settings, item, campaign, segment or "", top, channel))
     except Nobody as error:
@@ -134,7 +136,8 @@ async def _campaign(settings: Settings, name: str) -> Campaign | None:
 
 def _tell_left_out(found: Audience) -> None:
     said = [f"{count:,} {_LEFT_OUT[reason]}" for reason, count in found.left_out.items()]
-    err.print(f"{len(found.users):,} users; left out: {', '.join(said) or 'nobody'}", highlight=False)
+    text = f"{len(found.users):,} users; left out: {', '.join(said) or 'nobody'}"
+    err.print(text, highlight=False, soft_wrap=True)
 
 
 @contextmanager

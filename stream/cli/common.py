@@ -188,6 +188,14 @@ def configure_logging(verbose: bool) -> None:
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
+def warnings_only() -> None:
+    """For commands that read what workers follow: warnings to standard error, and nothing of progress."""
+    import structlog
+
+    configure_logging(False)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+
 def run_until_signal(start: Callable[[asyncio.Event], Awaitable[None]], stop_within_s: float) -> None:
     """Run a coroutine whose event is set at SIGTERM or SIGINT.
 

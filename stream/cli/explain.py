@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +15,13 @@ from stream.cli.common import (
     Json,
     StoreUrl,
     codes,
-    configure_logging,
     fail,
     opened_store,
     out,
     settings_of,
     show_json,
     wait_for,
+    warnings_only,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def explain(
     """
     from stream.explaining import Unexplained, explained
 
-    _quiet()
+    warnings_only()
 
     async def read(settings: Settings) -> Explained:
         async with opened_store(settings) as store:
@@ -67,14 +66,6 @@ def explain(
     except Unexplained as error:
         fail(str(error), UNKNOWN)
     show_json(found) if json else _show(found)
-
-
-def _quiet() -> None:
-    """What a worker says of its progress is not asked for here; what it warns of goes to standard error."""
-    import structlog
-
-    configure_logging(False)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 def _show(found: Explained) -> None:
