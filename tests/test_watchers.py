@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.core import watchers
@@ -138,6 +139,8 @@ TABLES = {
         2 10:00 | stock 0   |
         2 11:00 | price 80  |
         2 12:00 | stock 9   | ann price 80; ann stock 9
+        2 13:00 | stock 0   | ann stock 0
+        2 14:00 | stock 9   | ann stock 9
     """,
     "back in stock at three pieces, not at one that somebody returned": """
         1 10:00 | stock 0   |
@@ -284,21 +287,22 @@ def test_a_users_own_list_tells_what_left_it(monkeypatch: pytest.MonkeyPatch) ->
 
 # Brute force: the rules as sentences, each over the whole history
 
+GAPS = st.sampled_from([0, 0, 0, 0, 1, 1, 6, 7, 8, 14, 15, 30, 31])
+PRICES = st.sampled_from([50, 60, 70, 80, 90, 100])
 EVENTS = st.lists(
     st.one_of(
-        st.tuples(
-            st.integers(0, 20), st.sampled_from("abcd"), st.integers(0, 4), st.none() | st.integers(40, 120)
-        ),
-        st.tuples(st.integers(0, 20), st.just(""), st.just(-1), st.integers(40, 120)),
-        st.tuples(st.integers(0, 20), st.just(""), st.just(-2), st.integers(0, 12)),
+        st.tuples(GAPS, st.sampled_from("ab"), st.sampled_from([0, 0, 1, 2, 3]), st.none() | PRICES),
+        st.tuples(GAPS, st.sampled_from("abcd"), st.integers(0, 4), st.none() | PRICES),
+        st.tuples(GAPS, st.just(""), st.just(-1), PRICES),
+        st.tuples(GAPS, st.just(""), st.just(-2), st.sampled_from([0, 0, 1, 2, 3, 4, 5, 9])),
     ),
     max_size=40,
 )
 Log = Sequence[tuple[int, str, int, int | None]]
 
 
-def history(log: Log) -> tuple[Watchers, list[tuple[int, str, str, float]]]:
-    """Days pass as the log says; what was told, by the number of its event."""
+def history(log: Log, news: bool = False) -> tuple[Watchers, list[tuple[int, str, str, float]]]:
+    """Days pass as the log says; what was told, by the number of its event; or the news alone."""
     item, time, told = Item(), 1000 * DAY_MS, []
     for at, (days, user, kind, value) in enumerate(log):
         time += days * DAY_MS
@@ -308,7 +312,9 @@ def history(log: Log) -> tuple[Watchers, list[tuple[int, str, str, float]]]:
             continue
         assert value is not None
         after = replace(item.goods, **({"price": float(value)} if kind == -1 else {"stock": value}))
-        found = tell(item.watchers, Change("A", time, item.goods, after), TERMS)
+        change = Change("A", time, item.goods, after)
+        lately = sum(1 for _ in watchers._corrections(deepcopy(item.watchers), change, TERMS)) if news else 0
+        found = tell(item.watchers, change, TERMS)[lately:]
         told += [(at, user, kind, body.new) for user, kind, body in found]
         item.goods = after
     return item.watchers, told
@@ -340,6 +346,108 @@ def test_what_is_told_is_true_whatever_happened_before(log: Log) -> None:
         if kind == STOCK and 0 < new < 5 and stocks[-1] >= 5:
             wanted = max(time for time, what, _ in mine if what in (CART, WISH))
             assert times[at] - wanted <= 14 and wanted > bought
+
+
+News = list[tuple[int, str, str, float]]
+
+
+@dataclass
+class Past:
+    """What a user could know of himself and of the item, when the last change of a log came."""
+
+    log: Log
+    told: News
+    user: str
+
+    def __post_init__(self) -> None:
+        log, self.at = self.log, len(self.log) - 1
+        self.day = [1000 + sum(gap for gap, *_ in log[: at + 1]) for at in range(len(log))]
+        mine = [(n, kind) for n, (_, who, kind, _) in enumerate(log) if who == self.user]
+        left = max((n for n, kind in mine if kind == LEFT), default=-1)
+        self.looks = [n for n, kind in mine if kind != BOUGHT and n > left]
+        self.did = [(n, kind) for n, kind in mine if self.looks and n >= self.looks[0]]
+        self.heard = [(n, kind, new) for n, who, kind, new in self.told if who == self.user and n > left]
+        self.changed = log[self.at][2]
+        self.before = values(log[: self.at], -1)[-1:], values(log[: self.at], -2)[-1:]
+        self.prices, self.stocks = values(log, -1), values(log, -2)
+
+    def ago(self, *kinds: int) -> int:
+        """Days since he last did so."""
+        return self.day[self.at] - max((self.day[n] for n, kind in self.did if kind in kinds), default=-1000)
+
+    def since(self) -> int:
+        """When he came, or last heard that it is back."""
+        return max(self.day[n] for n in [self.looks[0], *(n for n, _ in self.returns())])
+
+    def returns(self) -> list[tuple[int, float]]:
+        """What he heard of a stock that rose."""
+        return [
+            (n, new)
+            for n, kind, new in self.heard
+            if kind == STOCK and new > [0, *values(self.log[:n], -2)][-1]
+        ]
+
+    def news(self) -> list[tuple[str, float]]:
+        if not self.looks:
+            return []
+        found: list[tuple[str, float]] = []
+        if self.cheaper():
+            found.append((PRICE, self.prices[-1]))
+        if self.changed == -2 and (self.back() or self.few()):
+            found.append((STOCK, self.stocks[-1]))
+        return found
+
+    def cheaper(self) -> bool:
+        (price, stock), log = self.before, self.log
+        told = [log[n][3] or next(iter(values(log[:n], -1)[::-1]), None) for n in self.looks]
+        seen = [each for each in told if each is not None]
+        if not price or not seen or self.stocks[-1:] == [0]:
+            return False
+        now, changes = self.prices[-1], [n for n in range(self.at) if log[n][2] == -1]
+        rises = [n for m, n in pairwise(changes) if (log[n][3] or 0) > (log[m][3] or 0)]
+        since = max([0, *rises])
+        heard = [new for n, kind, new in self.heard if kind == PRICE and n > since]
+        far = now <= seen[-1] * 9 / 10 and all(now < new for new in heard)
+        news = now < price[0] or stock == [0]
+        return far and news and self.ago(VIEW, CART, WISH) <= 30 <= self.ago(BOUGHT)
+
+    def back(self) -> bool:
+        empty = [n for n in range(self.at) if self.log[n][2] == -2 and self.log[n][3] == 0]
+        if not empty or self.stocks[-1] <= self.before[1][0]:
+            return False
+        returned = next(n for n in range(empty[-1] + 1, self.at + 1) if self.log[n][2] == -2)
+        most = max((new for n, new in self.returns() if n > empty[-1]), default=0)
+        waits = any(kind == WISH for _, kind in self.did) or self.ago(VIEW, CART) <= 30
+        unseen = self.day[self.looks[-1]] <= self.day[returned]
+        return waits and unseen and most < 3 <= self.stocks[-1] and self.ago(BOUGHT) >= 7
+
+    def few(self) -> bool:
+        fell = bool(self.before[1]) and self.before[1][0] >= 5 > self.stocks[-1] > 0
+        return fell and self.ago(CART, WISH) <= 14 and self.ago(CART, WISH) < self.ago(BOUGHT)
+
+
+def expected(log: Log) -> News:
+    """What is news to whom, by sentences over the whole history; one person for each piece."""
+    told: News = []
+    for at in range(len(log)):
+        if log[at][2] >= 0:
+            continue
+        pasts = {user: Past(log[: at + 1], told, user) for user in "abcd"}
+        news = {user: found for user, past in pasts.items() if (found := past.news())}
+        lately = [p for p in pasts.values() if p.looks and any(p.day[n] > p.day[at] - 1 for n, *_ in p.heard)]
+        room = max(0, past_stock[-1] - len(lately)) if (past_stock := values(log[: at + 1], -2)) else 4
+        chosen = sorted(news, key=lambda user: (pasts[user].since(), user))[:room]
+        told += [(at, user, *each) for user in chosen for each in news[user]]
+    return told
+
+
+@settings(max_examples=400)
+@given(EVENTS)
+def test_all_are_told_who_should_be_and_nobody_else(log: Log) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(watchers, "PEOPLE_A_UNIT", 1)
+        _, told = history(log, news=True)
+    assert told == expected(log)
 
 
 @given(EVENTS)

@@ -69,8 +69,8 @@ class Watcher(msgspec.Struct, frozen=True, array_like=True):
     """A user in an item's list. Times in ms, 0: never.
 
     ``since`` is when he came, or was last told that it is back; ``time`` when he last showed interest, at the
-    price ``seen``. ``fell`` is the lowest price he was told since, ``back`` the highest stock he was told
-    since the item was last sold out; ``told`` when he was last told anything.
+    price ``seen``. ``fell`` is the lowest price he was told since it last rose, ``back`` the highest stock he
+    was told since the item was last sold out; ``told`` when he was last told anything.
     """
 
     since: int
@@ -212,7 +212,7 @@ def _looked(old: Watcher | None, interest: Interest, goods: Goods) -> Watcher:
     time, price = interest.time, goods.price if interest.price is None else interest.price
     new = Watcher(time, time, price) if old is None else old
     if time >= new.time:
-        new = replace(new, time=time, seen=new.seen if price is None else price, fell=None)
+        new = replace(new, time=time, seen=new.seen if price is None else price)
     return replace(
         new,
         carted=max(new.carted, time) if interest.kind == CART else new.carted,
