@@ -117,9 +117,18 @@ def _engagement(state: UserState) -> dict[str, object]:
             {"item": item, "quantity": line.quantity, "price": line.price, "time": time_text(line.time)}
             for item, line in sorted(state.cart.items(), key=lambda line: (-line[1].time, line[0]))
         ],
+        "bought": _bought(state),
         "timers": [
             {"rule": rule, "fires": time_text(timer.at), "due": time_text(timer.due), "held": timer.held}
             for rule, timer in state.pending.items()
         ],
         "sent": {channel: [time_text(time) for time in times] for channel, times in state.sent.items()},
     }
+
+
+def _bought(state: UserState) -> dict[str, object] | None:
+    """When last, and orders and money of the 52 weeks up to then; None: nothing, or nothing that counts."""
+    values = state.rfm.values()
+    if values is None:
+        return None
+    return {"last": time_text(state.rfm.last), "orders": values.orders, "money": values.cents / 100}

@@ -275,6 +275,13 @@ def test_the_command_tells_what_is_wrong(cli: Cli, settings: Settings) -> None:
         assert told.code == 4 and said in told.err and told.out == ""
 
 
+def test_what_a_user_bought_is_among_what_is_kept_of_him(cli: Cli, settings: Settings) -> None:
+    fill(settings)
+    told = cli("lookup", "user", "ann", "--json", settings=settings).json
+    assert isinstance(told, dict)
+    assert told["bought"] == {"last": "2024-10-04T00:00:00.000Z", "orders": 1, "money": 9.99}
+
+
 def test_csv_can_be_read_back(cli: Cli, settings: Settings, tmp_path: Path) -> None:
     fill(settings)
     told = cli("audience", "--campaign", "abandoned-cart", "--format", "csv", settings=settings)

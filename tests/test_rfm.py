@@ -99,7 +99,7 @@ Drawn = list[tuple[int, int, int]]
 drawn_orders = st.lists(st.tuples(st.integers(0, 900), st.integers(0, 5000), st.integers(0, 30)), max_size=30)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(drawn_orders, st.randoms(use_true_random=False))
 def test_orders_in_any_order_give_what_brute_force_gives(drawn: Drawn, random: Any) -> None:
     orders = [buy(START + day * DAY_MS, cents / 100) for day, cents, _ in drawn]
@@ -110,7 +110,7 @@ def test_orders_in_any_order_give_what_brute_force_gives(drawn: Drawn, random: A
     assert after(*orders).values() == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 5000), st.integers(0, 6000)), max_size=8))
 def test_refunds_of_named_orders_give_what_brute_force_gives(drawn: Drawn) -> None:
     orders = [buy(START + day * DAY_MS, cents / 100, f"o{n}") for n, (day, cents, _) in enumerate(drawn)]
@@ -147,6 +147,7 @@ values_of = st.builds(Values, st.integers(0, 20), st.integers(1, 30), st.integer
 customers = st.lists(values_of, max_size=30)
 
 
+@settings(max_examples=40, deadline=None)
 @given(customers, customers)
 def test_merging_is_counting_together_and_leaving_undoes_coming(mine: Any, others: Any) -> None:
     parts = [Ranks(), Ranks(), Ranks()]
@@ -158,6 +159,7 @@ def test_merging_is_counting_together_and_leaving_undoes_coming(mine: Any, other
     assert parts[0] == parts[1]
 
 
+@settings(max_examples=40, deadline=None)
 @given(customers, customers)
 def test_the_store_keeps_what_the_counts_are(mine: Any, others: Any) -> None:
     ranks, fields = Ranks(), dict[str, bytes]()
@@ -323,7 +325,7 @@ def log_of(drawn: list[tuple[int, str, str, int]]) -> list[Happening]:
     return [*log, Happening("", now + DAY_MS, now + DAY_MS, None)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(steps, max_size=25), st.sets(st.integers(1, 28), max_size=6))
 def test_batches_change_nothing_and_counts_are_those_of_the_states(drawn: Any, cuts: set[int]) -> None:
     given = [campaign("abandoned-cart", audience=["champions", "loyal", "new"], steps=["1h", "2h", "5h"])]

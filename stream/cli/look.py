@@ -128,7 +128,7 @@ def trending(segment: Segment = "", store_url: StoreUrl = None, json: Json = Fal
 
 @lookup.command(epilog=EPILOG)
 def user(name: User, store_url: StoreUrl = None, json: Json = False) -> None:
-    """What is kept of a user: history, interest, cart, consent, pending timers.
+    """What is kept of a user: history, interest, cart, consent, orders, pending timers.
 
     Reads private state, and passes over all keys when it must look for names: for people, not for frontends.
 
