@@ -194,6 +194,9 @@ def test_what_is_sent_is_allowed(log: list[Happening]) -> None:
         ).hour < 21 or not _told(before)
         for line in message.items:
             assert message.rule not in OF_CART or not _bought_since_put_in(before, line.item)
+        if message.rule == "browse-abandonment":
+            orders = [one.time for one in before if one.event is not None and one.event.type == "purchase"]
+            assert max(orders, default=0) <= message.time - 30 * MINUTE_MS
         assert message.due <= message.time <= message.expires
 
 

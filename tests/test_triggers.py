@@ -18,7 +18,9 @@ from stream.core.engagement import Engine
 from stream.core.items import Items
 from stream.core.messages import revoke_key
 from stream.core.triggers import TYPES
+from stream.core.triggers.browse_abandonment import BrowseAbandonment
 from stream.core.triggers.shape import DAY_MS
+from stream.core.triggers.trending_for_you import TrendingForYou
 from stream.core.triggers.win_back import WinBack
 from stream.engagements import read_engagement
 from stream.events import ENGAGEMENT_KINDS
@@ -538,6 +540,19 @@ def test_a_view_makes_nobody_known_and_tells_no_zone() -> None:
         assert list(after.triggers) == (["browse-abandonment"] if given and known else [])
         after.viewed, after.triggers = (), {}
         assert after == before
+
+
+def test_what_campaigns_say_of_browsing_and_of_what_rises_holds() -> None:
+    own = {"views": 3, "idle": "10m", "ordered": "1d", "again": "2h"}
+    given = [
+        campaign("browse-abandonment", trigger=own),
+        campaign("trending-for-you", trigger={"surge": 3}),
+    ]
+    browse, rising = engine(given, cart_enabled=False).triggers.values()
+    assert isinstance(browse, BrowseAbandonment) and isinstance(rising, TrendingForYou)
+    assert (browse.views, browse.idle_ms, browse.ordered_ms) == (3, 600_000, DAY_MS)
+    assert browse.again_ms == 7_200_000
+    assert rising.surge == 3.0
 
 
 # Revocation
