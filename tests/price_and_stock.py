@@ -11,7 +11,7 @@ PRICE_DROP = {
         11:00         | price A 100 90 |
         11:30         | price B 10 7 |
         11:59:59.999  | clock   |
-        12:00         | clock   | sent 1: A B
+        12:00         | clock   | sent 1: B A
         2 12:00       | clock   |
     """,
     "nine tenths are enough, a cent more is not": """
@@ -149,6 +149,14 @@ BACK_IN_STOCK = {
         11:00  | stock A 0 2 back |
         11:00  | clock   |
     """,
+    "more of it, when he was told of enough": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:05  | view B  |
+        11:00  | stock A 3 9 back 3 |
+        11:00  | stock B 2 9 back 2 |
+        11:00  | clock   | sent 1: B
+    """,
     "more of what was there is no return": """
         10:00  | consent |
         10:05  | view A  |
@@ -163,7 +171,7 @@ BACK_IN_STOCK = {
         31 10:05:00.001 | stock A 0 3 back |
         31 10:05:00.001 | stock B 0 3 back |
         31 10:05:00.001 | stock C 0 3 back |
-        31 10:05:00.001 | clock   | sent 1: A C
+        31 10:05:00.001 | clock   | sent 1: C A
     """,
     "not who bought it within seven days": """
         1 10:00  | consent |
@@ -225,7 +233,7 @@ LOW_STOCK = {
         11:00  | stock A 5 4 |
         11:00  | stock B 9 1 |
         11:00  | stock C 5 4 |
-        11:00  | clock   | sent 1: A B
+        11:00  | clock   | sent 1: B A
     """,
     "five are not few, and fewer is no news": """
         10:00  | consent |

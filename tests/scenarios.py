@@ -12,6 +12,7 @@ refund                 the order is taken back
 prefer birthday 03-05  an answer to a questionnaire
 price A 90 80 [100]    a notice: A cost 90 and costs 80 now, the shopper saw it at 100 (default: at 90)
 stock A 9 4            a notice: of A there were 9 pieces, now 4; ``stock A 0 4 back``: it is back
+                       (``back 3``: he was told of 3)
 offer A =0.5 @9 %2     what was asked for: items with score, price and margin; ``offer``: nothing fits
 forget                 the shopper asks to be forgotten
 invited A place=x      an event of the shop's own type, with items and context (``+place=x``: attributes)
@@ -108,8 +109,8 @@ def event(kind: str, time: int, user: str = SHOPPER, known: bool = True, **field
 def notice(kind: str, item: str, old: str, new: str, *more: str) -> Told:
     """What the item side tells the shopper."""
     before, after = float(old), float(new)
-    back = {"back": 0} if more == ("back",) else {"back": None}
-    body = {"item": item, "old": before, "new": after, "seen": None, "price": 70.0} | back
+    back = float(more[1]) if more[1:] else 0.0 if more == ("back",) else None
+    body = {"item": item, "old": before, "new": after, "seen": None, "price": 70.0, "back": back}
     if kind == "price":
         body |= {"seen": float(more[0] if more else old), "price": after}
     return Told(type=f"tidewise.{kind}", time="", anonymous=SHOPPER, body=body)

@@ -310,6 +310,18 @@ async def test_a_message_may_cause_so_many_notices(monkeypatch: pytest.MonkeyPat
     assert len(made.mail) == 6 * min(len(same), 2)
 
 
+async def test_notices_wait_for_no_checkpoint_unless_more_comes() -> None:
+    made = await looked()
+    await made.settle(ms("10:30"))
+    shelf = made.shelves[partition_of("A", 3)]
+    shelf.ports = replace(shelf.ports, now_ms=lambda: 0)
+    await made.tell(ms("10:40"), "A", name="Apple")
+    assert await shelf.pulse(busy=False) is False, "no time passes: the next checkpoint is not due"
+    await made.tell(ms("10:50"), "A", price=90)
+    assert await shelf.pulse(busy=True) is False and len(shelf.fanout.posts) == 6
+    assert await shelf.pulse(busy=False) is True and not shelf.fanout.posts
+
+
 async def test_a_large_catalogue_is_told_in_several_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream.shelf.POSTS", 5)
     monkeypatch.setattr("stream.shelf.PIECE", 2)
@@ -406,6 +418,36 @@ def test_cuts_change_nothing_and_nobody_is_told_of_what_he_bought(
     assert (one.decisions, one.messages, one.stored) == (other.decisions, other.messages, other.stored)
     assert one.interests == other.interests
     _true(one, log)
+
+
+def shown(kind: str, *rows: str) -> list[tuple[str, float | None]]:
+    """The items and prices of the last message after rows of a table."""
+    given = campaign(kind, expires="30d", message={"template": "m", "most": 50})
+    shop = Shop(engine([given], cart_enabled=False))
+    shop.play([happening(row, "2024-03-04", 2000) for row in ("10:00 | consent", *rows)])
+    return [(line.item, line.price) for line in shop.messages[-1].items]
+
+
+def test_a_message_tells_the_newest_price() -> None:
+    looks = ("10:05 | view A", "10:05 | view B")
+    drops = ("11:00 | price A 100 80", "11:00 | price B 100 70", "11:30 | price A 80 85 100", "12:00 | clock")
+    assert shown("price-drop", *looks, *drops) == [("B", 70.0), ("A", 85.0)]
+    held = (
+        "10:06 | zone Europe/London",
+        "22:00 | stock A 0 5 back",
+        "22:01 | clock",
+        "23:00 | price A 70 66",
+    )
+    assert shown("back-in-stock", *looks, *held, "2 09:00 | clock") == [("A", 66.0)]
+    assert shown("back-in-stock", *looks, *held[:3], "23:00 | price B 70 66", "2 09:00 | clock") == [
+        ("A", 70.0)
+    ]
+
+
+def test_a_message_has_twenty_items_those_told_last() -> None:
+    names = [f"i{n}" for n in range(22)]
+    rows = [f"10:05 | view {name}" for name in names] + [f"11:00 | price {name} 100 80" for name in names]
+    assert shown("price-drop", *rows, "12:00 | clock") == [(name, 80.0) for name in names[:1:-1]]
 
 
 def _true(shop: Listening, log: Sequence[Happening]) -> None:

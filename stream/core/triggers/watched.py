@@ -102,10 +102,10 @@ class Watched(Sequenced):
         return Proposal(made.items, made.evidence, after, if_not, made.untrue if true else "gone")
 
     def about(self, own: Sequence, user: UserState) -> tuple[tuple[NudgeItem, ...], tuple[Evidence, ...]]:
-        """The items at the prices they were told at, in that order, and the notices."""
+        """The items at their newest prices, the one told last first, and the notices."""
         assert isinstance(own, Offers)
-        kind = PRICE if self.terms().drops else STOCK
+        kind, told = PRICE if self.terms().drops else STOCK, list(reversed(own.items.items()))
         return (
-            tuple(NudgeItem(item, offer.price, 1) for item, offer in own.items.items()),
-            tuple(Evidence(kind, offer.time, item) for item, offer in own.items.items()),
+            tuple(NudgeItem(item, offer.price, 1) for item, offer in told),
+            tuple(Evidence(kind, offer.time, item) for item, offer in told),
         )
