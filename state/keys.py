@@ -105,6 +105,14 @@ class Keys:
         """The newest catalogue event of an item."""
         return f"{self.prefix}:{{{part}}}:catalog:{item}"
 
+    def coupons(self, part: str, campaign: str) -> str:
+        """The sums of a campaign's ledger of coupons, in the partition that owns the campaign."""
+        return f"{self.prefix}:{{{part}}}:coupons:{campaign}"
+
+    def wallet(self, part: str, campaign: str, user: str) -> str:
+        """The coupons of a campaign that a user holds, beside the campaign's ledger."""
+        return f"{self.prefix}:{{{part}}}:wallet:{campaign}:{user}"
+
     def watchers(self, part: str, item: str) -> str:
         """Who is interested in an item: only while somebody is."""
         return f"{self.prefix}:{{{part}}}:watchers:{item}"

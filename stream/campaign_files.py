@@ -76,32 +76,23 @@ def running(folder: str) -> list[Campaign]:
         return []
     found = load(Path(folder))
     told = [problem.message for each in found for problem in each.problems]
-    for each in found:
-        if each.campaign is not None:
-            told += [f"{each.file}: {name} does not run yet: leave it out" for name in _ahead(each.campaign)]
     if told:
         raise ValueError("\n".join(told))
     return [each.campaign for each in found if each.campaign is not None]
 
 
-def _ahead(campaign: Campaign) -> Iterator[str]:
-    """What may be written, but is not carried out."""
-    if campaign.coupon is not None:
-        yield "coupon"
-    if campaign.budget != campaigns.Budget():
-        yield "budget"
-
-
 def load_file(path: Path, registry: Registry = TRIGGERS) -> Loaded:
     """The campaign of a file. Raises OSError."""
     with path.open("rb") as opened:
-        return load_text(opened.read(MOST_BYTES + 1), str(path), registry)
+        return load_text(opened.read(MOST_BYTES + 1), str(path), registry, path.parent)
 
 
-def load_text(data: bytes, file: str, registry: Registry = TRIGGERS) -> Loaded:
-    """The campaign of a file's bytes."""
+def load_text(data: bytes, file: str, registry: Registry = TRIGGERS, folder: Path | None = None) -> Loaded:
+    """The campaign of a file's bytes; files of codes that it names are looked for in the folder."""
     read = _Reading()
     document = read.document(data)
+    if folder is not None:
+        read.codes(document, folder)
     campaign: Campaign | None = None
     faults: list[Fault] = []
     if isinstance(document, dict) or not read.faults:
@@ -163,6 +154,20 @@ class _Reading:
         if root is None:
             return self._refuse((), "the file is empty", "give fields, such as id: cart")
         return self._value(root, ())
+
+    def codes(self, document: Any, folder: Path) -> None:
+        """Put the codes of a file in the place of its name."""
+        coupon = document.get("coupon") if isinstance(document, dict) else None
+        named = coupon.get("codes") if isinstance(coupon, dict) else None
+        if not isinstance(coupon, dict) or not isinstance(named, str):
+            return
+        try:
+            lines = (folder / named).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            path, mend = ("coupon", "codes"), "name a file beside this one, with a code a line"
+            self._refuse(path, f"{named} cannot be read ({error})", mend, value=named)
+            lines = ["unreadable"]
+        coupon["codes"] = [line.strip() for line in lines if line.strip()]
 
     def _beyond_plain(self, text: str) -> bool:
         """Whether there is a tag, an anchor, an alias or too deep a nesting; the first is told."""

@@ -42,6 +42,7 @@ class Digest(msgspec.Struct):
     engagement_hash: str
     items: int
     item_hash: str
+    coupon_hash: str
     evicted_rows: int
     decision_hash: str
     events: int
@@ -107,7 +108,10 @@ async def sum_up(settings: Settings, store: Store, settled: Status) -> Digest:
         return name + b"\0" + fields
 
     items = await _sum(store, settings, "row", row)
-    parts = [f"{total:032x}" for _, total in (users, engaged, items)]
+    pools = await _sum(store, settings, "coupons", lambda name, blob: name + b"\0" + blob)
+    wallets = await _sum(store, settings, "wallet", lambda name, blob: name + b"\0" + blob)
+    coupons = (sum(pair) % _MODULUS for pair in zip(pools, wallets, strict=True))
+    parts = [f"{total:032x}" for _, total in (users, engaged, items, tuple(coupons))]
     whole = "".join([*parts, f"{settled.decisions:016x}", str(evicted)])
     return Digest(
         digest=blake2b(whole.encode(), digest_size=16).hexdigest(),
@@ -117,6 +121,7 @@ async def sum_up(settings: Settings, store: Store, settled: Status) -> Digest:
         engagement_hash=parts[1],
         items=items[0],
         item_hash=parts[2],
+        coupon_hash=parts[3],
         evicted_rows=evicted,
         decision_hash=f"{settled.decisions:016x}",
         events=settled.events,

@@ -8,7 +8,7 @@ Catalogue events pass at their place where a campaign looks at prices or stocks;
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
@@ -40,7 +40,8 @@ class DryRun:
     """What would have been decided.
 
     ``events`` and ``users`` of the log; ``reached``: users who would have got a message; ``decisions`` by
-    rule, outcome and reason; ``days``: messages by day (UTC) and rule; ``sample`` of messages, drawn evenly.
+    rule, outcome and reason; ``days``: messages by day (UTC) and rule; ``sample`` of messages, drawn evenly;
+    ``coupons`` sent and what they are worth (``cost``), by rule.
     """
 
     events: int = 0
@@ -49,6 +50,8 @@ class DryRun:
     decisions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     days: Counter[tuple[str, str]] = field(default_factory=Counter)
     sample: list[dict[str, Any]] = field(default_factory=list)
+    coupons: Counter[str] = field(default_factory=Counter)
+    cost: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 async def dry_run(
@@ -72,6 +75,9 @@ async def dry_run(
             if message["type"] == "nudge":
                 reached.add(message["user"])
                 run.days[time_text(message["time"])[:10], message["rule"]] += 1
+                if "coupon" in message:
+                    run.coupons[message["rule"]] += 1
+                    run.cost[message["rule"]] += message["coupon"]["value"]
                 drawn.add(message)
         progress(run.events)
     run.users, run.reached, run.sample = len(seen), len(reached), drawn.held

@@ -44,6 +44,7 @@ from stream.settings import Settings
 from stream.signing import tick_event, verifier
 from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS, INCREMENTS, MODEL_SCORES, RECOMMENDATIONS
 from stream.transport import Bundle
+from stream.vault import Vault
 
 I64 = NDArray[np.int64]
 _META_FORMAT = 2
@@ -169,6 +170,7 @@ class Shopper:
         arms = self.context.counting.attribution.arms
         self.ledger = Ledger(self.partition, self.delivery.part, self.context.keys, arms)
         self.segments = SegmentBoard(self.partition, self.context.keys, self.context.items, settings)
+        self.vault = Vault(self.delivery.part, self.context.keys)
         self._tick_after = self._planned = 0
         self.context.lister.release(self.partition)
 
@@ -249,7 +251,9 @@ class Shopper:
         hashes = self.context.items.hashes
         touches = self.ledger.touches
         watermark = self.meta.watermark
-        return View(names, rows, engaged, watermark, hashes, preferring, touches, self.ranks), user
+        await self.vault.load(self.delivery.session, columns)
+        held = (self.vault.pools, self.vault.wallets)
+        return View(names, rows, engaged, watermark, hashes, preferring, touches, self.ranks, *held), user
 
     async def _preferring(self, names: list[str], rows: Rows) -> dict[str, UserState]:
         """What engagement knows of users whose history says little; nothing while nobody told anything."""
@@ -396,6 +400,7 @@ class Shopper:
             yield PutField(field_of, bucket, b"%d" % count) if count else DeleteField(field_of, bucket)
         yield from self._vectors(view, result, touched)
         yield from self.ledger.writes(result.attributed)
+        yield from self.vault.writes(result)
         if (mixture := self.context.lister.unstored(part)) is not None:
             yield Put(keys.mixture(part), mixture)
 
@@ -510,6 +515,7 @@ class Shopper:
         for name, due in result.alarms.items():
             self.alarms.set(name, due)
         self.ranks.move(result.shifts)
+        self.vault.keep(result, self.context.settings.cached_users)
         self.meta = meta
         self.ledger.keep(result.attributed, self.context.settings.cached_users)
         self.table.trim(self.context.settings.cached_users, slots)

@@ -14,6 +14,8 @@ price A 90 80 [100]    a notice: A cost 90 and costs 80 now, the shopper saw it 
 stock A 9 4            a notice: of A there were 9 pieces, now 4; ``stock A 0 4 back``: it is back
                        (``back 3``: he was told of 3)
 offer A =0.5 @9 %2     what was asked for: items with score, price and margin; ``offer``: nothing fits
+grant MAY-1 @5         the ledger's answer: a coupon worth 5 until the end of day 30; ``grant !budget``: none
+redeem MAY-1           a coupon is redeemed
 forget                 the shopper asks to be forgotten
 invited A place=x      an event of the shop's own type, with items and context (``+place=x``: attributes)
 visitor add A          the same without a known user
@@ -36,8 +38,10 @@ import msgspec
 import numpy as np
 
 from stream.core.campaigns import Campaign, read
+from stream.core.coupons import GRANT, REQUEST, Request
 from stream.core.engagement import Clock, Decision, Engine, Message, Outcome, Seen, UserState, run
 from stream.core.messages import Revoke
+from stream.core.notices import Notice
 from stream.core.offers import OFFER, Ask
 from stream.core.rfm import Ranks, Values
 from stream.core.triggers import TYPES
@@ -56,6 +60,7 @@ _TYPES = {
     "zone": "login",
     "refuse": "consent",
     "prefer": "preferences",
+    "redeem": "coupon_redeemed",
 }
 _NEEDED = {"event": {"event": "invited"}}
 """Parameters that a trigger cannot do without."""
@@ -120,6 +125,8 @@ def _event(what: str, time: int) -> Event:
     words = what.split()
     if words[0] in ("price", "stock"):
         return notice(*words)
+    if words[0] == "grant":
+        return Told(type=GRANT, time="", anonymous=SHOPPER, body=_granted(words[1:]))
     if words[0] == "offer":
         return Told(type=OFFER, time="", anonymous=SHOPPER, body={"items": _offered(words[1:])})
     known = words[0] != "visitor"
@@ -129,6 +136,8 @@ def _event(what: str, time: int) -> Event:
         fields["items"] = _items(rest)
     if verb in ("buy", "refund"):
         fields["order"] = "o1"
+    if verb == "redeem":
+        fields["coupon"] = rest[0]
     if verb == "prefer":
         fields["attributes"] = {rest[0]: rest[1]}
     if verb in ("consent", "refuse"):
@@ -173,13 +182,21 @@ def _offered(words: list[str]) -> list[dict[str, Any]]:
     return items
 
 
+def _granted(words: list[str]) -> dict[str, Any]:
+    if words[0][0] == "!":
+        return {"refused": words[0][1:]}
+    return {"code": words[0], "value": float(words[1][1:]), "expires": ms("31 00:00")}
+
+
 def answered(log: Sequence[Happening], by: Engine) -> list[Happening]:
-    """The log with every offer as the answer to what its user's nudges asked last, or as one to nothing."""
-    if not any(one.event is not None and one.event.type == OFFER for one in log):
+    """The log with every offer or grant as the answer to what its user's nudges asked last, or as one to
+    nothing."""
+    if not any(one.event is not None and one.event.type in (OFFER, GRANT) for one in log):
         return list(log)
     shop, found = Shop(by), list[Happening]()
     for one in log:
         answer = _answer(one, shop) if one.event is not None and one.event.type == OFFER else one
+        answer = _grant(answer, shop) if one.event is not None and one.event.type == GRANT else answer
         shop.play([answer])
         found.append(answer)
     return found
@@ -191,6 +208,13 @@ def _answer(one: Happening, shop: Shop) -> Happening:
     assert isinstance(one.event, Told)
     body = {"rule": ask.rule, "due": ask.due, "number": ask.number, "time": ask.time}
     return replace(one, time=ask.time, event=msgspec.structs.replace(one.event, body=body | one.event.body))
+
+
+def _grant(one: Happening, shop: Shop) -> Happening:
+    requests = [each for each in shop.notices if each.type == REQUEST]
+    body = requests[-1].body if requests else msgspec.to_builtins(Request("c", one.user, "c", 1, 0, one.time))
+    assert isinstance(one.event, Told)
+    return replace(one, event=msgspec.structs.replace(one.event, body={"request": body} | one.event.body))
 
 
 def happening(row: str, day1: str, lateness_ms: int) -> Happening:
@@ -227,6 +251,7 @@ class Shop:
         self.revokes: list[Revoke] = []
         self.decisions: list[Decision] = []
         self.asks: list[Ask] = []
+        self.notices: list[Notice] = []
 
     def play(self, log: Sequence[Happening]) -> None:
         """One batch."""
@@ -263,6 +288,7 @@ class Shop:
             else:
                 self.revokes.append(replace(one, at=one.at + self.events))
         self.asks += outcome.asks
+        self.notices += outcome.notices
         self.decisions += [replace(one, at=one.at + self.events) for one in outcome.decisions]
 
 

@@ -104,7 +104,7 @@ window: {from: 2026-05-01T00:00:00+02:00, until: 2026-06-01T00:00:00+02:00}
 channels: [push, email]
 purpose: offers
 message: {template: cheaper, items: viewed, most: 3, data: {title: "Now: cheaper", big: [1, 2.5, true]}}
-coupon: {pool: may, per_user: 2, valid: 5d}
+coupon: {pool: may, codes: [M-1, M-2], per_user: 2, valid: 5d}
 budget: {coupons: 1000, cost: 250.5}
 caps: {day: 2, week: 4}
 priority: 75
@@ -242,6 +242,16 @@ WRONG = r"""
         caps: 4 a day exceed 3 a week: give week at least 4
     coupon: {pool: a, offer: b}
         coupon: a coupon has one source: give pool or offer
+    coupon: {pool: a}
+        coupon: a pool has codes, an offer has none: give codes with pool alone
+    coupon: {offer: a, codes: [A-1]}
+        coupon: a pool has codes, an offer has none: give codes with pool alone
+    coupon: {pool: a, codes: [A-1, A-1]}
+        coupon: a code stands there twice: give every code once
+    coupon: {offer: a, per_user: 33}
+        coupon.per_user: 33 is not allowed: give a whole number from 1 to 32
+    budget: {coupons: 3}
+        budget: there is no coupon to spend it on: leave it out, or give a coupon
     coupon: {valid: 3d}
         coupon: a coupon has one source
     channels: []
@@ -459,13 +469,16 @@ def test_what_is_no_version_is_refused(data: bytes) -> None:
 
 
 def test_differences_are_told_field_by_field() -> None:
-    old = campaign(steps=["45m", "24h"], coupon={"pool": "may"})
+    old = campaign(steps=["45m", "24h"], coupon={"pool": "may", "codes": ["A"]})
     new = campaign(steps=["1h"], message={"template": "mugs", "data": {"title": {"de": "Tassen"}}})
     assert diff(old, old) == []
     assert diff(old, new) == [
         Change("coupon.pool", "may", None),
+        Change("coupon.codes", ["A"], None),
+        Change("coupon.value", 0.0, None),
         Change("coupon.per_user", 1, None),
         Change("coupon.valid", "14d", None),
+        Change("coupon.floor_percent", 0.0, None),
         Change("steps", ["45m", "1d"], ["1h"]),
         Change("message.data.title.de", None, "Tassen"),
     ]

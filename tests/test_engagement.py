@@ -380,7 +380,7 @@ def test_digest_leaves_out_when_the_watermark_passed() -> None:
     assert msgspec.json.encode(digest_fields(states[0])) == (
         b'{"identified":true,"channels":{"email":[true,%d]},"purposes":{"personalisation":[true,%d]},"zone":"",'
         b'"cart":{"A":[1,null,%d]},"times":[%d,0,0],"pending":{},"sent":{"email":1},'
-        b'"campaigns":["abandoned-cart"],"attributes":{}}'
+        b'"campaigns":["abandoned-cart"],"coupons":{},"attributes":{}}'
         % (ms("10:00"), ms("10:00"), ms("10:05"), ms("10:05"))
     )
 

@@ -37,6 +37,8 @@ EXACT = {
     "counts": "tidewise:{u3}:counts",
     "timers": "tidewise:{u3}:timers",
     "rfm": "tidewise:{u3}:rfm",
+    "coupons": "tidewise:{u3}:coupons:may",
+    "wallet": "tidewise:{u3}:wallet:may:Zoë",
     "row": "tidewise:{i3}:row:A",
     "catalog": "tidewise:{i3}:catalog:A",
     "watchers": "tidewise:{i3}:watchers:A",
@@ -47,6 +49,7 @@ ITEM_SIDE = {"row", "catalog", "watchers"}
 def key(method: str, prefix: str, user: str, item: str, shopper: str, shelf: str) -> str:
     """A method's key, with each argument by its name."""
     given = {"user": user, "item": item, "part": shelf if method in ITEM_SIDE else shopper}
+    given["campaign"] = "<campaign>" if user == "<user>" else "may"
     given["segment"] = "<segment>" if user == "<user>" else "device=mobile"
     call = getattr(Keys(prefix), method)
     made: str = call(*(given[name] for name in inspect.signature(call).parameters))

@@ -1,4 +1,4 @@
-"""Notices: what one partition tells a user of another arrives once, in the log's order, and counts for nothing."""
+"""Notices: what one partition tells a user of another arrives once, in order, and counts for nothing."""
 
 from __future__ import annotations
 

@@ -734,13 +734,25 @@ def test_a_worker_runs_the_files_of_its_folder(tmp_path: Path) -> None:
     assert running("") == []
 
 
-def test_what_does_not_run_yet_is_refused(tmp_path: Path) -> None:
+def test_what_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) -> None:
     head = "trigger: {type: win-back}\nmessage: {template: back}\n"
     (tmp_path / "a.yaml").write_text(f"id: a\n{head}budget: {{coupons: 3}}\n")
-    (tmp_path / "b.yaml").write_text(f"id: b\n{head}coupon: {{pool: spring}}\nsteps: [2d, 1d]\n")
+    (tmp_path / "b.yaml").write_text(f"id: b\n{head}coupon: {{offer: spring}}\nsteps: [2d, 1d]\n")
     with pytest.raises(ValueError) as told:
         running(str(tmp_path))
     assert [line.removeprefix(f"{tmp_path}/") for line in str(told.value).splitlines()] == [
+        "a.yaml:4: budget: there is no coupon to spend it on: leave it out, or give a coupon",
         "b.yaml:5: steps[1]: 1d comes before 2d: give rising delays, such as [45m, 24h]",
-        "a.yaml: budget does not run yet: leave it out",
     ]
+
+
+def test_codes_stand_in_a_file_beside_the_campaign(tmp_path: Path) -> None:
+    text = (
+        "id: a\ntrigger: {type: win-back}\nmessage: {template: back}\ncoupon: {pool: may, codes: may.txt}\n"
+    )
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"a\.yaml:4: coupon\.codes: may\.txt cannot be read"):
+        running(str(tmp_path))
+    (tmp_path / "may.txt").write_text("MAY-1\n\n MAY-2\n")
+    (campaign_,) = running(str(tmp_path))
+    assert campaign_.coupon is not None and campaign_.coupon.codes == ("MAY-1", "MAY-2")

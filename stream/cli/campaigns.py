@@ -274,7 +274,10 @@ def _document(run: DryRun) -> dict[str, Any]:
     ]
     days = [{"day": day, "rule": rule, "messages": n} for (day, rule), n in sorted(run.days.items())]
     head = {"events": run.events, "users": run.users, "reached": run.reached}
-    return head | {"decisions": decisions, "days": days, "sample": run.sample}
+    coupons = [
+        {"rule": rule, "coupons": n, "cost": run.cost[rule]} for rule, n in sorted(run.coupons.items())
+    ]
+    return head | {"decisions": decisions, "days": days, "coupons": coupons, "sample": run.sample}
 
 
 def _show_run(run: DryRun) -> None:
@@ -289,6 +292,8 @@ def _show_run(run: DryRun) -> None:
     out.print(table, highlight=False)
     sent = f"{sum(run.days.values()):,} messages to {run.reached:,}"
     out.print(f"{run.events:,} events of {run.users:,} users; {sent}", highlight=False)
+    for rule, n in sorted(run.coupons.items()):
+        out.print(f"  {rule}: {n:,} coupons, worth {run.cost[rule]:,.2f}", highlight=False)
     for message in run.sample:
         items = ", ".join(line["item"] for line in message["items"][:5])
         when, what = time_text(message["time"])[:16], f"{message['campaign']} {message['step']}"

@@ -58,6 +58,10 @@ SEGMENTS = (
 """Names of RFM segments that an audience may list."""
 
 
+CODES = 50_000
+"""Codes of a pool: with them a campaign still fits into a message of 1 MB."""
+
+
 class Duration(int):
     """Milliseconds, written as a whole number and a unit: 30s, 45m, 24h, 7d."""
 
@@ -125,16 +129,28 @@ class Content(_Part, frozen=True, kw_only=True):
 
 
 class Coupon(_Part, frozen=True, kw_only=True):
-    """What is given with a message: a code of a pool, or a computed offer; how often, and for how long."""
+    """What is given with a message: a code of a pool, each to one user, or an offer whose code is its name.
+
+    ``codes`` are those of the pool; a campaign file may name another one beside it with a code a line.
+    ``value`` is what one costs the shop, for the budget; at least ``floor_percent`` of what the nudge's items
+    cost must be left.
+    """
 
     pool: Name | None = None
     offer: Name | None = None
-    per_user: Count = 1
+    codes: Annotated[tuple[Text, ...], Meta(max_length=CODES, description="at most 50000 codes")] = ()
+    value: Annotated[float, Meta(ge=0, le=1e9, description="a number from 0")] = 0.0
+    per_user: Annotated[int, Meta(ge=1, le=32, description="a whole number from 1 to 32")] = 1
     valid: Duration = Duration(14 * UNITS["d"])
+    floor_percent: Percent = 0.0
 
     def __post_init__(self) -> None:
         if (self.pool is None) == (self.offer is None):
             raise ValueError("a coupon has one source: give pool or offer, one of the two")
+        if (self.pool is None) != (not self.codes):
+            raise ValueError("a pool has codes, an offer has none: give codes with pool alone")
+        if len(set(self.codes)) < len(self.codes):
+            raise ValueError("a code stands there twice: give every code once")
 
 
 class Budget(_Part, frozen=True, kw_only=True):
@@ -228,6 +244,9 @@ def read(
     if isinstance(document.get("audience"), str):
         said["audience"] = [document["audience"]]
     campaign = msgspec.convert(said, Campaign, dec_hook=_decode)
+    if campaign.coupon is None and campaign.budget != Budget():
+        mend = "leave it out, or give a coupon"
+        return None, [_fault(("budget",), document["budget"], "there is no coupon to spend it on", mend)]
     kind = campaign.trigger.type
     usual = PRIORITIES.get(kind, OTHER_PRIORITY) if campaign.priority is None else campaign.priority
     rest = campaign.rest if "rest" in document else RESTS.get(kind, campaign.rest)

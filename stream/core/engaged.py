@@ -70,13 +70,14 @@ class CartLine(msgspec.Struct, frozen=True, array_like=True):
 class Timer(msgspec.Struct, frozen=True, array_like=True):
     """A pending nudge: it fires at ``at``, after it was ``due`` only if its event was late or it was held.
 
-    With ``asked`` it waits for what it is to show: the number of the ask, from 1.
+    With ``asked`` it waits for what it is to show: the number of the ask, from 1; with ``coupon`` for that.
     """
 
     at: int
     due: int
     held: bool = False
     asked: int = 0
+    coupon: bool = False
 
 
 class Preference(msgspec.Struct, frozen=True, array_like=True):
@@ -115,7 +116,8 @@ class UserState(msgspec.Struct, array_like=True):
     came between (`stream.core.merge`). ``attributes`` are what the user prefers, by attribute. ``nudged`` are
     the last nudges that a late order could revoke, ``viewed`` the items looked at last, newest first, and not
     ordered since; they are noted while a campaign runs that wants to know. ``watching`` are the items whose
-    own lists may have this user (`stream.core.watchers`), likewise. ``rfm`` is what he bought.
+    own lists may have this user (`stream.core.watchers`), likewise. ``rfm`` is what he bought,
+    ``coupons`` the last codes that he was sent, by campaign.
     """
 
     format: int = _FORMAT
@@ -138,6 +140,7 @@ class UserState(msgspec.Struct, array_like=True):
     viewed: tuple[Viewed, ...] = ()
     watching: dict[str, Watch] = {}
     rfm: Rfm = NOBODY
+    coupons: dict[str, tuple[str, ...]] = {}
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:
@@ -194,6 +197,7 @@ def digest_fields(state: UserState) -> dict[str, object]:
         "pending": {rule: timer.due for rule, timer in state.pending.items()},
         "sent": {channel: len(times) for channel, times in state.sent.items()},
         "campaigns": sorted(state.campaigns),
+        "coupons": dict(sorted(state.coupons.items())),
         "attributes": {name: liked.value for name, liked in sorted(state.attributes.items())},
         **({"watching": sorted(state.watching)} if state.watching else {}),
         **({"rfm": state.rfm} if state.rfm != NOBODY else {}),

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.campaigns import Campaign, Content, Window
+from stream.core.coupons import BACK, ERASE, GRANT, REDEEMED, REQUEST, Grant, Request, Word
+from stream.core.coupons import WITHIN_MS as COUPON_WITHIN_MS
 from stream.core.engaged import (
     NUDGED,
     REVOCABLE_MS,
@@ -30,6 +32,7 @@ from stream.core.engaged import (
 )
 from stream.core.guards import WEEK_MS, Audience, Candidate, EngagementConfig, Stop, check, counters
 from stream.core.messages import (
+    CouponCode,
     Decision,
     Evidence,
     Message,
@@ -66,6 +69,9 @@ __all__ = [
 ]
 
 I64 = NDArray[np.int64]
+REDEEMING = frozenset({"purchase", "coupon_redeemed"})
+CODES_HELD = 8
+"""Codes of a campaign that a user's state keeps: those that he may still redeem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,25 +265,36 @@ class _Passage:
             self._arm(trigger, own)
 
     def _propose(
-        self, trigger: Trigger[Any], own: Progress, timer: Timer, offer: Offer | None = None
+        self,
+        trigger: Trigger[Any],
+        own: Progress,
+        timer: Timer,
+        offer: Offer | None = None,
+        grant: Grant | None = None,
     ) -> Progress:
         """Through the guards. A held nudge leaves the trigger where it was, and its timer for later."""
         now, step = self._now, own.step + 1
         proposal = _with(trigger, trigger.on_timer(own, self.state, now), timer, offer)
-        candidate, config = self._candidate(trigger, proposal, timer.due), self.engine.config_of(trigger.id)
+        candidate = self._candidate(trigger, proposal, timer, grant)
+        config = self.engine.config_of(trigger.id)
         stop, counted = check(candidate, config), counters(candidate, config)
-        asked = stop is None and offer is None and self._ask(trigger.id, timer.due, 1)
-        if asked:
-            stop = Stop("content", now + WITHIN_MS)
+        asked, requested = 0 if offer is None else offer.number, False
+        if stop is None and offer is None and self._ask(trigger.id, timer.due, 1):
+            stop, asked = Stop("content", now + WITHIN_MS), 1
+        elif stop is None and grant is None and self._request(trigger.id, step, timer.due, proposal, offer):
+            stop, requested = Stop("coupon", now + COUPON_WITHIN_MS), True
         verdict, reason = _verdict(stop)
         if stop is not None and stop.until is not None:
             counted["held_until"] = stop.until
-            self.state.pending[trigger.id] = Timer(stop.until, timer.due, held=True, asked=int(asked))
+            asked = asked if stop.reason in ("content", "coupon") else 0
+            self.state.pending[trigger.id] = Timer(stop.until, timer.due, True, asked, requested)
         self._decide(trigger.id, step, timer.due, now, verdict, reason, counted, proposal.evidence)
+        if verdict != "sent" and grant is not None:
+            self._give_back(grant)
         if verdict == "held":
             return own
         if verdict == "sent":
-            self._send(candidate, trigger, proposal, step, offer)
+            self._send(candidate, trigger, proposal, step, offer, grant)
         return self._keep(trigger, proposal.if_sent if verdict == "sent" else proposal.if_not)
 
     def _ask(self, rule: str, due: int, number: int) -> bool:
@@ -288,7 +305,32 @@ class _Passage:
             self.outcome.asks.append(Ask(self.at, self.user, rule, due, number, self._now, what))
         return bool(what)
 
-    def _candidate(self, trigger: Trigger[Any], proposal: Proposal[Any], due: int) -> Candidate:
+    def _request(self, rule: str, step: int, due: int, proposal: Proposal[Any], offer: Offer | None) -> bool:
+        """Ask the campaign's ledger for a coupon, if the campaign gives any."""
+        campaign = self.engine.campaigns.get(rule)
+        if campaign is None or campaign.coupon is None:
+            return False
+        prices = [line.price for line in proposal.items]
+        paid = [line.price * line.quantity for line in proposal.items if line.price is not None]
+        told = None if offer is None else msgspec.to_builtins(offer)
+        worth = sum(paid) if paid and len(paid) == len(prices) else None
+        asked = Request(rule, self.user, rule, step, due, self._now, worth, told)
+        self._notify(rule, REQUEST, asked)
+        return True
+
+    def _give_back(self, grant: Grant) -> None:
+        asked = grant.request
+        if grant.code:
+            self._notify(asked.campaign, BACK, Word(asked.campaign, self.user, self._now, asked.key))
+
+    def _notify(self, campaign: str, type_: str, body: Request | Word) -> None:
+        """Tell a campaign's ledger."""
+        self.outcome.notices.append(Notice(self.at, campaign, type_, self._now, msgspec.to_builtins(body)))
+
+    def _candidate(
+        self, trigger: Trigger[Any], proposal: Proposal[Any], timer: Timer, grant: Grant | None
+    ) -> Candidate:
+        due, waited = timer.due, timer.coupon and grant is None
         granted = (name for name in trigger.channels if self.state.granted(name, trigger.purpose))
         return Candidate(
             user=self.user,
@@ -301,6 +343,7 @@ class _Passage:
             received=int(self.clock.received[self.at]),
             outranked=self._outranked(trigger),
             audience=self._audience(trigger.id),
+            refused=("unanswered" if waited else "") if grant is None else grant.refused,
         )
 
     def _audience(self, rule: str) -> Audience | None:
@@ -328,6 +371,7 @@ class _Passage:
         proposal: Proposal[Any],
         step: int,
         offer: Offer | None,
+        grant: Grant | None,
     ) -> None:
         content = self.engine.content(trigger.id)
         self.outcome.messages.append(
@@ -345,8 +389,12 @@ class _Passage:
                 version=self._number(trigger.id),
                 template="" if content is None else content.template,
                 data={} if content is None else content.data,
+                coupon=None if grant is None else CouponCode(grant.code, grant.value, grant.expires),
             )
         )
+        if grant is not None:
+            held = self.state.coupons.get(trigger.id, ())
+            self.state.coupons[trigger.id] = (*held, grant.code)[-CODES_HELD:]
         earlier = self.state.sent.get(sent.channel, ())
         self.state.sent[sent.channel] = (*(time for time in earlier if time > sent.now - WEEK_MS), sent.now)
         self.state.campaigns[trigger.id] = sent.now
@@ -363,6 +411,8 @@ class _Passage:
             return
         if isinstance(seen.event, Told) and seen.type == OFFER:
             self._answered(msgspec.convert(seen.event.body, Offer))
+        if isinstance(seen.event, Told) and seen.type == GRANT:
+            self._granted(msgspec.convert(seen.event.body, Grant))
         if not self._concerns(seen):
             return
         observe(self.state, seen)
@@ -374,6 +424,8 @@ class _Passage:
             self._switch_off(rule)
         if seen.type == "purchase" and self.state.nudged:
             self._revoke(seen)
+        if seen.event.coupon is not None and self.state.coupons and seen.type in REDEEMING:
+            self._redeem(seen, seen.event.coupon)
         for trigger in self.engine.triggers.values():
             if seen.type in trigger.kinds:
                 self._tell(trigger, seen)
@@ -398,6 +450,27 @@ class _Passage:
         own = self._propose(trigger, self._own(trigger), Timer(timer.at, timer.due), offer)
         if offer.rule not in self.state.pending:
             self._arm(trigger, own)
+
+    def _granted(self, grant: Grant) -> None:
+        """The ledger's answer has come; a coupon that nothing waits for any more goes back."""
+        asked = grant.request
+        trigger, timer = self.engine.triggers.get(asked.rule), self.state.pending.get(asked.rule)
+        own = None if trigger is None else self._own(trigger)
+        waits = timer is not None and timer.coupon and timer.due == asked.due
+        if trigger is None or own is None or timer is None or not waits or own.step + 1 != asked.step:
+            return self._give_back(grant)
+        offer = None if asked.offer is None else msgspec.convert(asked.offer, Offer)
+        del self.state.pending[asked.rule]
+        own = self._propose(trigger, own, Timer(timer.at, timer.due), offer, grant)
+        if asked.rule not in self.state.pending:
+            self._arm(trigger, own)
+        return None
+
+    def _redeem(self, seen: Seen, code: str) -> None:
+        """Tell the campaign that sent this user a code that he used it."""
+        for campaign, codes in sorted(self.state.coupons.items()):
+            if code in codes:
+                self._notify(campaign, REDEEMED, Word(campaign, self.user, seen.time, code=code))
 
     def _ask_again(self) -> None:
         """What was ordered may be in an answer that is on its way: another one takes its place."""
@@ -453,6 +526,8 @@ class _Passage:
             self._cancel(rule, 0 if trigger is None else self._own(trigger).step + 1, timer, seen)
         for item in sorted(self.state.watching):
             self._interest(item, LEFT, seen.time)
+        for campaign in sorted(self.state.coupons):
+            self._notify(campaign, ERASE, Word(campaign, self.user, seen.time))
         self.state = UserState()
 
     def _switch_off(self, rule: str) -> None:

@@ -106,7 +106,8 @@ class Candidate:
 
     ``due`` is when its condition came true, ``received`` when the event that let time pass was received,
     ``untrue`` why its trigger says that it no longer holds ("": it does), ``outranked`` by which rule ("":
-    none) that is due within the window of priority, ``audience`` whom its campaign is for (None: everybody).
+    none) that is due within the window of priority, ``audience`` whom its campaign is for (None: everybody),
+    ``refused`` why the campaign's ledger gave no coupon ("": it did, or none is asked for).
     """
 
     user: str
@@ -119,6 +120,7 @@ class Candidate:
     received: int
     outranked: str = ""
     audience: Audience | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +204,8 @@ def quiet(candidate: Candidate, config: EngagementConfig) -> Stop | None:
 
 
 def budget(candidate: Candidate, config: EngagementConfig) -> Stop | None:
-    """A campaign's budget and coupons. The place of it: no campaign has any yet."""
-    return None
+    """The campaign's ledger gave a coupon, if it gives any (`stream.core.coupons`)."""
+    return Stop(candidate.refused) if candidate.refused else None
 
 
 GUARDS: tuple[Guard, ...] = (

@@ -59,13 +59,22 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     item: str | None = None
 
 
+class CouponCode(msgspec.Struct, frozen=True):
+    """A coupon of this user: its code, what it is worth in the shop's currency, and until when it holds."""
+
+    code: str
+    value: float
+    expires: int
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A nudge (topic ``engagements``). ``at``, not in the JSON, is the event of the batch that let it out.
 
     ``due`` is when its condition came true, ``time`` when it was decided (the watermark), ``expires`` when a
     sender should drop it, ``step`` its place in the campaign's sequence, from 1; ``version`` the campaign's
-    that held, None where none was published. ``template`` and ``data`` are what the campaign says of it.
+    that held, None where none was published. ``template`` and ``data`` are what the campaign says of it,
+    ``coupon`` what it gives.
     """
 
     at: int
@@ -81,6 +90,7 @@ class Message:
     version: int | None = None
     template: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+    coupon: CouponCode | None = None
 
     @property
     def kind(self) -> str:
@@ -181,7 +191,7 @@ def _json(
     first: dict[str, object], said: Message | Revoke | Decision, last: dict[str, object] | None = None
 ) -> bytes:
     rest = {each.name: getattr(said, each.name) for each in fields(said) if each.name != "at"}
-    for name in ("version", "template", "data"):
+    for name in ("version", "template", "data", "coupon"):
         if not rest.get(name, True):
             del rest[name]
     return msgspec.json.encode(first | rest | (last or {}))

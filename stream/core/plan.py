@@ -132,7 +132,7 @@ def successors(
     for name, campaign in sorted(wanted.items()):
         old = newest[name].version if name in newest else None
         try:
-            version = successor(_same_kind(old, campaign), campaign, effective)
+            version = successor(_fitting(old, campaign), campaign, effective)
         except ValueError as error:
             against.append(str(error))
             continue
@@ -143,13 +143,20 @@ def successors(
     return made
 
 
-def _same_kind(old: Version | None, campaign: Campaign) -> Version | None:
-    """The old version; what users' states hold of a campaign is of one type of trigger."""
+def _fitting(old: Version | None, campaign: Campaign) -> Version | None:
+    """The old version, if the new one can go on with what it left: users' states are of one type of trigger,
+    and a ledger knows codes by their places."""
     if old is not None and old.campaign.trigger.type != campaign.trigger.type:
         was = old.campaign.trigger.type
         raise ValueError(
             f"{campaign.id}: its trigger was {was}, now it is {campaign.trigger.type}: give it another id"
         )
+    if old is not None and old.campaign.coupon is not None and campaign.coupon is not None:
+        had, has = old.campaign.coupon.codes, campaign.coupon.codes
+        if has[: len(had)] != had:
+            raise ValueError(
+                f"{campaign.id}: its codes changed: only add new ones behind, or give it another id"
+            )
     return old
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.codec import Columns
 from stream.core import engagement, noise
 from stream.core.attribution import ATTRIBUTED, Attributed, Rules, Told, Touches, attribute
+from stream.core.coupons import GRANT, TO_LEDGER, Ledgers, Pool, Terms, Wallet
 from stream.core.engaged import Seen, UserState
 from stream.core.engagement import Clock, Engine
 from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of, take_over
@@ -28,6 +30,7 @@ from stream.core.users import Rows, advance, fresh, joined, tail
 from stream.core.watchers import Interest
 from stream.core.weights import Decay, apply, gap_table
 from stream.events import CODE, MERGED, NOTICE, REQUEST
+from stream.events import Told as Heard
 from stream.mail import BACKWARD, FORWARD, HIT, Increments, join, source_of
 from stream.settings import Settings
 
@@ -77,7 +80,8 @@ class View:
 
     ``hashes`` are those of all items, by local id. ``preferring`` are the states of users of whom little is
     known, where anybody ever said what he prefers: for lists alone. ``touches`` by user are what attribution
-    knows; who is not in it was shown nothing. ``ranks`` are the partition's customers.
+    knows; who is not in it was shown nothing. ``ranks`` are the partition's customers,
+    ``pools`` and ``wallets`` the ledgers of coupons (`stream.core.coupons`) that the batch has to do with.
     """
 
     names: list[str]
@@ -88,6 +92,8 @@ class View:
     preferring: Mapping[str, UserState] = field(default_factory=dict)
     touches: Mapping[str, Touches] = field(default_factory=dict)
     ranks: Ranks = field(default_factory=Ranks)
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    wallets: Mapping[tuple[str, str], Wallet] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -100,7 +106,8 @@ class Result:
     accounts, ``forgotten`` the users whose last word was `forget`, or who were handed over; ``asking`` the
     numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here,
     ``attributed`` what lists brought about, ``asks`` what nudges need to know of lists, ``notices`` what
-    other users are told, ``interests`` what items are told, ``shifts`` customers whose RFM values changed.
+    other users are told, ``interests`` what items are told, ``shifts`` customers whose RFM values changed,
+    ``pools`` and ``wallets`` the ledgers of coupons that changed.
     """
 
     rows: Rows
@@ -123,6 +130,8 @@ class Result:
     asks: list[Ask] = field(default_factory=list)
     interests: list[Interest] = field(default_factory=list)
     shifts: list[Shift] = field(default_factory=list)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    wallets: dict[tuple[str, str], Wallet] = field(default_factory=dict)
 
 
 def step(counting: Counting, engine: Engine, view: View, columns: Columns, user: I64) -> Result:
@@ -347,9 +356,30 @@ def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: C
     result.messages, result.decisions = outcome.messages, outcome.decisions
     result.notices, result.interests = outcome.notices, outcome.interests
     result.asks, result.shifts = outcome.asks, outcome.shifts
+    _settle(engine, view, result, columns, clock)
     for name, positions in asked.items():
         state = result.engaged.get(name) or view.engaged.get(name) or UserState()
         if state.asked != positions:
             state = state.copy()
             state.asked = positions
             result.engaged[name] = state
+
+
+def _settle(engine: Engine, view: View, result: Result, columns: Columns, clock: Clock) -> None:
+    """What ledgers of coupons are told, in order; their answers are notices to the users."""
+    heard = [at for at, each in columns.details.items() if each.type in TO_LEDGER and result.fresh[at]]
+    if not heard:
+        return
+    ledgers, answers = Ledgers(dict(view.pools), dict(view.wallets)), list[Notice]()
+    for at in sorted(heard):
+        told, now = columns.details[at], int(clock.after[at])
+        assert isinstance(told, Heard)
+        holds = engine if engine.plan is None else engine.plan.at(now)
+        terms = Terms.of(holds.campaigns.get(told.body["campaign"]))
+        grant = ledgers.hear(told.type, told.body, terms, now)
+        if grant is not None:
+            body = msgspec.to_builtins(grant)
+            answers.append(Notice(at, grant.request.user, GRANT, now, body))
+    result.pools = {name: ledgers.pools[name] for name in sorted(ledgers.changed)}
+    result.wallets = {at: ledgers.wallets[at] for at in sorted(ledgers.changed_wallets)}
+    result.notices = sorted([*result.notices, *answers], key=lambda notice: notice.at)

@@ -1,0 +1,388 @@
+"""Ledgers of coupons: no code twice, nothing beyond pool, budget and limit, whatever comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.core.campaigns import Campaign
+from stream.core.coupons import (
+    BACK,
+    ERASE,
+    HOUR_MS,
+    REDEEMED,
+    REQUEST,
+    SERIAL_MS,
+    Grant,
+    Pool,
+    Request,
+    Terms,
+    Wallet,
+    give_back,
+    pack,
+    redeem,
+    request,
+    unpack_pool,
+    unpack_wallet,
+)
+from stream.core.engagement import Engine
+from stream.core.triggers.shape import DAY_MS
+from stream.delivery import Output
+from stream.digest import sum_up
+from stream.ownership import partition_of
+from stream.status import tallies
+from stream.times import time_text
+from stream.topics import DECISIONS, ENGAGEMENTS
+from tests.scenarios import campaign, check
+from tests.test_forward import PARTITIONS, SETTINGS, World, replayed
+from tests.test_step import START_MS
+
+CODES = tuple(f"MAY-{n}" for n in range(6))
+NOON = "12:00"
+
+
+def terms(**changes: Any) -> Terms:
+    usual = Terms(CODES, "", 5000, 1, 10 * DAY_MS, None, None, 0.0, False)
+    return replace(usual, **changes)
+
+
+def asked(user: str = "ann", step: int = 1, worth: float | None = None) -> Request:
+    return Request("may", user, "may", step, 1000, 2000, worth)
+
+
+def granted(
+    pool: Pool, wallet: Wallet, by: Terms | None, of: Request, now: int = 0
+) -> tuple[Pool, Wallet, Grant]:
+    return request(pool, wallet, by, of, now)
+
+
+# One transition
+
+
+def test_a_coupon_ends_with_an_hour_and_is_worth_what_the_campaign_says() -> None:
+    pool, wallet, grant = granted(Pool(), Wallet(), terms(), asked(), now=HOUR_MS + 1)
+    assert (grant.code, grant.value, grant.expires) == ("MAY-0", 5.0, 10 * DAY_MS + 2 * HOUR_MS)
+    assert (pool.issued, pool.spent, pool.next, len(wallet.given)) == (1, 5000, 1, 1)
+    assert pool.expired(grant.expires - 1) == 0 and pool.expired(grant.expires) == 1
+
+
+def test_the_same_request_has_the_same_answer() -> None:
+    first = granted(Pool(), Wallet(), terms(), asked())
+    assert granted(*first[:2], terms(), asked(), now=DAY_MS) == first
+
+
+@pytest.mark.parametrize(
+    "why, changes, worth",
+    [
+        ("budget", {"most": 0}, None),
+        ("budget", {"cost": 4999}, None),
+        ("", {"cost": 5000}, None),
+        ("margin", {"floor": 50.0}, 9.99),
+        ("", {"floor": 50.0}, 10.0),
+        ("margin", {"floor": 50.0}, None),
+        ("pool", {"codes": ()}, None),
+    ],
+)
+def test_why_there_is_no_coupon(why: str, changes: dict[str, Any], worth: float | None) -> None:
+    by = terms(**changes)
+    if why == "pool":
+        pool, by = Pool(next=len(CODES)), terms()
+    else:
+        pool = Pool()
+    _, _, grant = granted(pool, Wallet(), by, asked(worth=worth))
+    assert (grant.refused, bool(grant.code)) == (why, not why)
+
+
+def test_a_user_has_at_most_so_many() -> None:
+    pool, wallet = Pool(), Wallet()
+    for step in (1, 2, 3):
+        pool, wallet, grant = granted(pool, wallet, terms(per_user=2), asked(step=step))
+    assert grant.refused == "limit" and pool.issued == 2
+
+
+@pytest.mark.parametrize("after_ms, refused", [(SERIAL_MS - 1, "serial"), (SERIAL_MS, "")])
+def test_who_redeems_what_he_abandons_carts_for_gets_none(after_ms: int, refused: str) -> None:
+    pool, wallet, by = Pool(), Wallet(), terms(per_user=5, abandoning=True)
+    for step in (1, 2):
+        pool, wallet, grant = granted(pool, wallet, by, asked(step=step))
+        pool, wallet = redeem(pool, wallet, grant.code, 7)
+    assert granted(pool, wallet, by, asked(step=3), now=7 + after_ms)[2].refused == refused
+    assert granted(pool, wallet, replace(by, abandoning=False), asked(step=3), now=8)[2].refused == ""
+
+
+@pytest.mark.parametrize("time, redeemed", [(10 * DAY_MS - 1, 1), (10 * DAY_MS, 0)])
+def test_a_coupon_can_be_redeemed_until_it_ends(time: int, redeemed: int) -> None:
+    pool, wallet, grant = granted(Pool(), Wallet(), terms(), asked())
+    pool, wallet = redeem(pool, wallet, grant.code, time)
+    assert pool.redeemed == redeemed
+    assert redeem(pool, wallet, grant.code, time)[0].redeemed == redeemed, "once"
+
+
+def test_a_code_that_nobody_saw_goes_to_the_next() -> None:
+    pool, wallet, first = granted(Pool(), Wallet(), terms(), asked())
+    pool, wallet = give_back(pool, wallet, asked().key)
+    assert give_back(pool, wallet, asked().key) == (pool, wallet) == (pool, Wallet())
+    pool, _, second = granted(pool, Wallet(), terms(), asked("bob"))
+    assert (first.code, second.code, pool.issued, pool.returned) == ("MAY-0", "MAY-0", 1, 1)
+
+
+def test_a_campaign_without_coupons_gives_none() -> None:
+    assert Terms.of(None) is None and Terms.of(campaign("win-back")) is None
+    assert granted(Pool(), Wallet(), None, asked())[2].refused == "ended"
+
+
+# Whatever comes
+
+acts = st.tuples(
+    st.sampled_from(["request", "back", "redeem", "erase"]),
+    st.sampled_from(["ann", "bob", "cleo", "dora"]),
+    st.integers(1, 4),
+    st.integers(0, 30),
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(acts, max_size=60),
+    st.integers(1, 3),
+    st.none() | st.integers(0, 5),
+    st.none() | st.integers(0, 40_000),
+    st.booleans(),
+)
+def test_the_laws_of_a_ledger(
+    drawn: list[tuple[str, str, int, int]], per_user: int, most: int | None, cost: int | None, computed: bool
+) -> None:
+    by = terms(
+        per_user=per_user, most=most, cost=cost, codes=() if computed else CODES, offer="ten" * computed
+    )
+    pool, wallets = Pool(), dict[str, Wallet]()
+    seen = set[str]()  # codes that somebody has, or had when he was forgotten
+    for n, (what, user, step, day) in enumerate(drawn):
+        wallet, of, now = wallets.get(user, Wallet()), asked(user, step), n * HOUR_MS
+        before = {each.code for each in wallet.given}
+        if what == "request":
+            pool, wallet, grant = request(pool, wallet, by, of, now)
+            assert computed or grant.code in before or grant.code not in seen, "a code goes out twice"
+        elif what == "back":
+            pool, wallet = give_back(pool, wallet, of.key)
+            seen -= before - {each.code for each in wallet.given}
+        elif what == "redeem":
+            code = wallet.given[0].code if wallet.given else "x"
+            pool, wallet = redeem(pool, wallet, code, day * DAY_MS)
+        else:
+            wallet = Wallet()
+        seen |= {each.code for each in wallet.given}
+        wallets[user] = wallet
+        assert len(wallet.given) <= per_user
+        assert most is None or pool.issued <= most
+        assert cost is None or pool.spent <= cost
+        assert computed or pool.issued <= len(CODES)
+        # What was issued is redeemed, or still open until it ends.
+        assert pool.issued == pool.redeemed + pool.expired(10**15) and pool.spent == 5000 * pool.issued
+        assert unpack_pool(pack(pool)) == pool and unpack_wallet(pack(wallet)) == wallet
+
+
+# The nudge that waits for it
+
+GIVES = {"coupon": {"pool": "may", "codes": list(CODES), "value": 5}, "steps": ["45m"], "id": "cart"}
+CART = campaign("abandoned-cart", **GIVES)
+
+
+def test_a_nudge_is_sent_with_its_coupon() -> None:
+    shop = check(
+        """
+        09:00 | consent        |
+        10:00 | add A @9       |
+        10:45 | clock          | held 1 coupon until 1 11:45
+        10:46 | grant MAY-0 @5 | sent 1: A
+        """,
+        campaigns=[CART],
+        cart_enabled=False,
+    )
+    (message,) = shop.messages
+    told = orjson.loads(message.json("id"))["coupon"]
+    assert told == {"code": "MAY-0", "value": 5.0, "expires": message.coupon and message.coupon.expires}
+    assert [(each.type, each.to, each.body.get("worth")) for each in shop.notices] == [(REQUEST, "cart", 9.0)]
+
+
+@pytest.mark.parametrize("why", ["pool", "budget", "limit", "serial", "margin", "ended"])
+def test_a_nudge_without_the_coupon_that_it_wants_is_not_sent(why: str) -> None:
+    check(
+        f"""
+        09:00 | consent      |
+        10:00 | add A        |
+        10:45 | clock        | held 1 coupon until 1 11:45
+        10:46 | grant !{why} | suppressed 1 {why}
+        """,
+        campaigns=[CART],
+        cart_enabled=False,
+    )
+
+
+def test_a_nudge_waits_an_hour_for_its_coupon() -> None:
+    shop = check(
+        """
+        09:00    | consent        |
+        10:00    | add A          |
+        10:45    | clock          | held 1 coupon until 1 11:45
+        11:44:59 | clock          |
+        11:45    | clock          | suppressed 1 unanswered
+        11:46    | grant MAY-0 @5 |
+        """,
+        campaigns=[CART],
+        cart_enabled=False,
+    )
+    assert [each.type for each in shop.notices] == [REQUEST, BACK]
+
+
+@pytest.mark.parametrize(
+    "happens, decided", [("buy B", "cancelled 1 purchase"), ("forget", "cancelled 1 forget")]
+)
+def test_a_coupon_that_comes_too_late_goes_back(happens: str, decided: str) -> None:
+    shop = check(
+        f"""
+        09:00 | consent        |
+        10:00 | add A          |
+        10:45 | clock          | held 1 coupon until 1 11:45
+        10:46 | {happens}      | {decided}
+        10:47 | grant MAY-0 @5 |
+        """,
+        campaigns=[CART],
+        cart_enabled=False,
+    )
+    assert [each.type for each in shop.notices] == [REQUEST, BACK]
+
+
+def test_guards_are_passed_again_with_the_coupon_in_hand() -> None:
+    shop = check(
+        """
+        20:00 | consent            |
+        20:00 | zone Europe/London |
+        20:05 | add A              |
+        20:50 | clock              | held 1 coupon until 1 21:50
+        21:01 | grant MAY-0 @5     | held 1 quiet until 2 09:00
+        2 09:00 | clock            | held 1 coupon until 2 10:00
+        2 09:01 | grant MAY-0 @5   | sent 1: A
+        """,
+        campaigns=[CART],
+        cart_enabled=False,
+    )
+    assert [each.type for each in shop.notices] == [REQUEST, BACK, REQUEST]
+
+
+def test_the_ledger_is_told_what_becomes_of_a_coupon() -> None:
+    shop = check(
+        """
+        09:00 | consent        |
+        10:00 | add A          |
+        10:45 | clock          | held 1 coupon until 1 11:45
+        10:46 | grant MAY-0 @5 | sent 1: A
+        11:00 | redeem MAY-1   |
+        11:01 | redeem MAY-0   |
+        12:00 | forget         |
+        """,
+        campaigns=[CART],
+        cart_enabled=False,
+    )
+    told = [(each.type, each.to, each.body["time"], each.body.get("code")) for each in shop.notices[1:]]
+    first = shop.notices[0].time - 105 * 60_000
+    assert [(kind, to, code) for kind, to, _, code in told] == [
+        (REDEEMED, "cart", "MAY-0"),
+        (ERASE, "cart", None),
+    ]
+    assert [time - first for _, _, time, _ in told] == [121 * 60_000, 180 * 60_000]
+
+
+# Through partitions
+
+PEOPLE = tuple(f"p{n}" for n in range(12))
+
+
+class Giving(World):
+    """A deployment whose worker gives coupons to those who leave their carts."""
+
+    def __init__(self, given: Campaign) -> None:
+        super().__init__()
+        self.said: list[Output] = []
+        for shopper in self.shoppers:
+            alone = SETTINGS.model_copy(update={"cart_enabled": False})
+            shopper.context = replace(shopper.context, engine=Engine.of(alone, [given]))
+
+    async def publish(self, partition: int, outputs: Sequence[Output]) -> None:
+        self.said += outputs
+        await super().publish(partition, outputs)
+
+    def send(self, user: str, kind: str, second: int, **more: Any) -> None:
+        self.now = START_MS + 1000 * second
+        event = {"type": kind, "time": time_text(self.now), "user": user} | more
+        self.append(partition_of(user, PARTITIONS), orjson.dumps(event))
+
+    def values(self, topic: str) -> list[dict[str, Any]]:
+        """What was said, repeats once."""
+        found = {one.value: orjson.loads(one.value) for one in self.said if one.topic == topic}
+        return list(found.values())
+
+
+async def given_out(given: Campaign, most: int, taken: bool) -> Giving:
+    world = Giving(given)
+    for shopper in world.shoppers:
+        await shopper.take()
+    for n, user in enumerate(PEOPLE):
+        world.send(user, "consent", n, channels={"email": True}, purposes={"personalisation": True})
+        world.send(user, "add_to_cart", 100 + n, item="tea")
+    for name in {partition_of(user, PARTITIONS): user for user in PEOPLE}.values():
+        world.send(name, "view_item", 4000, item="jam")  # time passes
+    while any(s.delivery.position("events") < len(world.logs[s.partition]) for s in world.shoppers):
+        for partition in world.logs:
+            await world.process(partition, most)
+            if taken:
+                await world.shoppers[partition].take()
+    return world
+
+
+@pytest.mark.parametrize("most, taken", [(1, False), (3, True), (1000, False)])
+def test_of_six_codes_each_goes_to_one_of_twelve(most: int, taken: bool) -> None:
+    world = asyncio.run(given_out(CART, most, taken))
+    messages = world.values(ENGAGEMENTS.name)
+    codes = Counter(message["coupon"]["code"] for message in messages)
+    assert sorted(codes) == sorted(CODES) and set(codes.values()) == {1}
+    decided = Counter((one["outcome"], one["reason"]) for one in world.values(DECISIONS.name))
+    assert decided == {("held", "coupon"): 12, ("sent", ""): 6, ("suppressed", "pool"): 6}
+    owner = partition_of("cart", PARTITIONS)
+    keys = world.store.keys
+    pool = unpack_pool(world.store.strings[keys.coupons(f"u{owner}", "cart")])
+    assert (pool.issued, pool.next, pool.free) == (6, 6, ())
+    assert sum(":wallet:cart:" in key for key in world.store.strings) == 6
+
+
+def test_who_is_forgotten_leaves_sums_alone() -> None:
+    async def run() -> Giving:
+        world = await given_out(CART, 1000, False)
+        for user in PEOPLE:
+            world.send(user, "forget", 5000)
+        await world.settle()
+        return world
+
+    world = asyncio.run(run())
+    assert not any(":wallet:" in key for key in world.store.strings)
+    assert any(":coupons:cart" in key for key in world.store.strings)
+
+
+def test_ledgers_are_in_the_digest() -> None:
+    worlds = [asyncio.run(given_out(CART, most, False)) for most in (1000, 1000, 1)]
+
+    async def hashed(world: Giving) -> str:
+        now, _ = await tallies(SETTINGS, world.store)
+        return (await sum_up(SETTINGS, world.store, now)).coupon_hash
+
+    first, again, _ = [asyncio.run(hashed(world)) for world in worlds]
+    nothing = replayed({p: [] for p in range(PARTITIONS)}, 10).digest.coupon_hash
+    assert first == again != nothing
