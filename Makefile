@@ -42,10 +42,11 @@ check: $(VENV)/installed-dev ## Lint, formatting, types and all tests
 	$(BIN)/mypy
 	$(PYTEST)
 
-bench: $(VENV)/installed-run ## Benchmarks of counting, ranking and the whole pipeline, as JSON
+bench: $(VENV)/installed-run ## Benchmarks of counting, ranking, the whole pipeline and the way to a message, as JSON
 	$(BIN)/python -m benchmarks.kernel --json
 	$(BIN)/python -m benchmarks.ranking --json
 	$(BIN)/python -m benchmarks.pipeline --json
+	$(BIN)/python -m benchmarks.latency --json
 
 engage: $(VENV)/installed-run ## What ./campaigns and the shop's own would have done in a year of real shopping (2 minutes)
 	rm -rf build/engage && mkdir -p build/engage && cp campaigns/*.yaml build/engage
