@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from producers.datasets.complete_journey import DAY_MS, CompleteJourney, Coupons
-from stream.core.propensity import FEATURES, Evidence, Propensity, alike, features
+from stream.core.propensity import FEATURES, Evidence, Propensity, alike, best, features
 from stream.evaluation.coupons import TEST_MS, Journey, Pairs, auc, average_precision, pairs
 
 Bool = NDArray[np.bool_]
@@ -231,6 +231,25 @@ def test_score_is_chance_times_value() -> None:
     model.learn(x, y)
     value = np.linspace(0, 9, len(x))
     assert model.score(x, value) == pytest.approx(value / (1 + np.exp(-(x @ model.mean))))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0.0, 0.1, 0.2, 0.2, 7.0])), max_size=30))
+def test_the_best_coupon_of_each_user(drawn: list[tuple[int, float]]) -> None:
+    user, score = np.array([u for u, _ in drawn], dtype=np.int64), np.array([s for _, s in drawn])
+    expected = []
+    for one in sorted({u for u, _ in drawn}):
+        his = [at for at, (u, _) in enumerate(drawn) if u == one]
+        expected.append(max(his, key=lambda at: (drawn[at][1], -at)))
+    assert best(user, score).tolist() == expected
+
+
+def test_a_likelier_coupon_gives_way_to_one_that_is_worth_more() -> None:
+    model = Propensity()
+    x = np.zeros((3, len(FEATURES)))
+    x[:, 0], x[:, 1], model.mean[1] = 1.0, (2.0, 1.0, 0.0), 1.0
+    user = np.zeros(3, dtype=np.int64)
+    assert best(user, model.score(x)).tolist() == [0]
+    assert best(user, model.score(x, np.array([1.0, 5.0, 1.0]))).tolist() == [1]
 
 
 def test_a_stored_model_is_the_same_and_one_of_other_features_is_new() -> None:
