@@ -441,7 +441,7 @@ def expected(log: Log) -> News:
     return told
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(EVENTS)
 def test_all_are_told_who_should_be_and_nobody_else(log: Log) -> None:
     with pytest.MonkeyPatch.context() as patched:
