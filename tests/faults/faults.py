@@ -10,21 +10,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, pairwise
+from typing import Any
 
+import orjson
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from state.keys import Keys
 from state.model import Epoch, Head
 from stream.admin import connected, create_topics
-from stream.topics import EVENTS
+from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS
 from tests.e2e.harness import environment
 from tests.faults.check import check_mended, ports, read_all
 from tests.faults.rounds import Disturb, Hand, Round
 from tests.faults.worker import POINTS
-from tests.faults.workload import play, poison
+from tests.faults.workload import askers, play, poison
 
 Busy = Callable[[], bool]
 ANYWHERE = "anywhere"
@@ -369,6 +371,61 @@ async def _mend(each: Round) -> None:
         each.problems.append(f"`tidewise mend` ended with {code}, see {log.name}")
 
 
+# Coupons
+
+ASKING, CODES, ASKING_S = 10_000, 1000, 45.0
+"""Users who ask for a coupon, codes that there are, and how long they come in."""
+_GIVES = """id: hello
+trigger: {type: welcome}
+steps: [0s]
+message: {template: hello}
+coupon: {pool: hello, codes: codes.txt, value: 1}
+"""
+
+
+async def coupons(each: Round) -> None:
+    """kill −9 while ten thousand users ask for a thousand codes: each goes to one of them."""
+    folder = each.folder / "campaigns"
+    folder.mkdir()
+    (folder / "hello.yaml").write_text(_GIVES)
+    (folder / "codes.txt").write_text("".join(f"HELLO-{n}\n" for n in range(CODES)))
+    changed = {"campaigns": str(folder)}
+    each.settings = each.settings.model_copy(update=changed)
+    each.worker_settings = each.worker_settings.model_copy(update=changed)
+    points = _points(each)
+    task = asyncio.create_task(play(askers(ASKING, ASKING_S), each.settings))
+
+    def busy() -> bool:
+        return not task.done()
+
+    async def slot() -> None:
+        while busy():
+            await _kill_one(each, next(points), busy)
+
+    await asyncio.gather(task, *(slot() for _ in range(SLOTS)))
+    await each.judge()
+    await _given_once(each)
+
+
+async def _given_once(each: Round) -> None:
+    """All codes are out, each to one user, and whoever got none was told why."""
+    records = await read_all(each.settings, (ENGAGEMENTS, DECISIONS))
+    messages = {told["id"]: told for told in map(orjson.loads, _values(records[ENGAGEMENTS.name]))}
+    users: dict[str, set[str]] = {}
+    for told in messages.values():
+        users.setdefault(told["coupon"]["code"], set()).add(told["user"])
+    decisions = {told["id"]: told for told in map(orjson.loads, _values(records[DECISIONS.name]))}
+    refused = {told["user"] for told in decisions.values() if told["reason"] == "pool"}
+    each.verdict.counted["coupons"] = len(messages)
+    each.verdict.repeat("a code", (f"{code}: {sorted(who)}" for code, who in users.items() if len(who) > 1))
+    each.verdict.miss("codes", range(len(users), CODES))
+    each.verdict.miss("answers", range(len(refused), ASKING - CODES))
+
+
+def _values(records: Sequence[Any]) -> list[bytes]:
+    return [record.value for record in records]
+
+
 # For a quick look
 
 
@@ -421,4 +478,5 @@ FAULTS: dict[str, Fault] = {
     "aborted": Fault(aborted, 2, 2),
     "compacted": Fault(compacted, 2, 2),
     "recreated": Fault(recreated, 3, 1),
+    "coupons": Fault(coupons, 10, 2),
 }

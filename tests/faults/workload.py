@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -309,6 +310,17 @@ def poison(seed: int, count: int, start_ms: int) -> list[Message]:
 
 
 # Sending
+
+
+def askers(users: int, seconds: float) -> list[Message]:
+    """So many users grant mails, one after the other, over some time."""
+    granted = {"channels": {"email": True}, "purposes": {"personalisation": True}}
+    now_ms, made = time.time_ns() // 1_000_000, list[Message]()
+    for n in range(users):
+        at, user = seconds * n / users, f"asker-{n:05d}"
+        event = {"type": "consent", "user": user, "id": user, "time": time_text(now_ms + round(1000 * at))}
+        made.append(Message(at, 0, EVENTS, user.encode(), orjson.dumps(event | granted)))
+    return made
 
 
 async def play(
