@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from stream.core import campaigns
 from stream.core.campaigns import Campaign, Fault, Registry
+from stream.core.loyalty import Program
 from stream.core.triggers import TYPES
 
 MOST_BYTES = 65_536
@@ -79,6 +80,25 @@ def running(folder: str) -> list[Campaign]:
     if told:
         raise ValueError("\n".join(told))
     return [each.campaign for each in found if each.campaign is not None]
+
+
+def load_program(file: str) -> Program | None:
+    """The loyalty program of a file; none without one. Raises OSError, ValueError with every problem."""
+    if not file:
+        return None
+    read = _Reading()
+    with Path(file).open("rb") as opened:
+        document = read.document(opened.read(MOST_BYTES + 1))
+    program, faults = (None, []) if read.faults else campaigns.read_part(document, Program)
+    told = sorted([*read.faults, *((read.line(fault.path), fault) for fault in faults)], key=itemgetter(0))
+    if told:
+        raise ValueError(
+            "\n".join(
+                Problem(file, line, each.field, each.value, each.wrong, each.mend).message
+                for line, each in told
+            )
+        )
+    return program
 
 
 def load_file(path: Path, registry: Registry = TRIGGERS) -> Loaded:

@@ -8,7 +8,7 @@ from functools import partial
 
 from state.keys import Keys
 from stream import letters
-from stream.campaign_files import running
+from stream.campaign_files import load_program, running
 from stream.codec import Limits, Record
 from stream.core.campaigns import Campaign
 from stream.core.engagement import Engine
@@ -46,14 +46,15 @@ class Contexts:
         part_of = ItemPartitions(items, settings.partitions)
         rows = Rows(items, settings.row_pairs, settings.neighbors)
         base = running(settings.campaigns) if campaigns is None else campaigns
-        plan = Plan(partial(Engine.of, settings, asking=asking), base, follower.schedule)
+        program = load_program(settings.loyalty)
+        plan = Plan(partial(Engine.of, settings, asking=asking, program=program), base, follower.schedule)
         self.shopping = ShopperContext(
             settings,
             keys,
             items,
             follower,
             counting,
-            replace(Engine.of(settings, base), plan=plan),
+            replace(Engine.of(settings, base, program=program), plan=plan),
             limits,
             signing_key,
             part_of,

@@ -390,6 +390,7 @@ class Settings(BaseSettings):
     campaigns: str = Field(
         "", description="Folder of the campaign files that run beside the default one (`docs/engagement.md`)."
     )
+    loyalty: str = Field("", description="File of the loyalty program (`docs/engagement.md`); empty: none.")
     cart_enabled: bool = Field(True, description="The default campaign `abandoned-cart` is on.")
     cart_after_s: list[float] = Field(
         default_factory=lambda: [45 * 60.0, DAY_S],

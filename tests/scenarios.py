@@ -9,6 +9,7 @@ add A [x2] [@9.90]     A goes into the cart (view, wish, remove, buy, checkout l
 consent, refuse        email and personalisation are granted, refused
 zone Europe/Berlin     a login that tells where the shopper is
 refund                 the order is taken back
+redeem_points 10       points are spent
 prefer birthday 03-05  an answer to a questionnaire
 price A 90 80 [100]    a notice: A cost 90 and costs 80 now, the shopper saw it at 100 (default: at 90)
 stock A 9 4            a notice: of A there were 9 pieces, now 4; ``stock A 0 4 back``: it is back
@@ -138,6 +139,8 @@ def _event(what: str, time: int) -> Event:
         fields["order"] = "o1"
     if verb == "redeem":
         fields["coupon"] = rest[0]
+    if verb == "redeem_points":
+        fields["attributes"] = {"points": int(rest[0])}
     if verb == "prefer":
         fields["attributes"] = {rest[0]: rest[1]}
     if verb in ("consent", "refuse"):

@@ -112,12 +112,13 @@ def worker(broker_url: BrokerUrl = None, store_url: StoreUrl = None, verbose: Ve
 
 def _work(settings: Settings, when_ready: Callable[[], None]) -> None:
     from stream.app import Refused, Worker
-    from stream.campaign_files import running
+    from stream.campaign_files import load_program, running
     from stream.core.guards import EngagementConfig
 
     try:
         EngagementConfig.of(settings)
         running(settings.campaigns)
+        load_program(settings.loyalty)
     except (ValueError, OSError) as error:
         fail(f"settings: {error}", USAGE)
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -251,6 +251,15 @@ def read(
     usual = PRIORITIES.get(kind, OTHER_PRIORITY) if campaign.priority is None else campaign.priority
     rest = campaign.rest if "rest" in document else RESTS.get(kind, campaign.rest)
     return replace(campaign, priority=usual, rest=rest), []
+
+
+P = TypeVar("P", bound=Struct)
+
+
+def read_part(document: object, kind: type[P]) -> tuple[P | None, list[Fault]]:
+    """A document of another kind (`stream.core.loyalty`), checked likewise."""
+    faults = list(_struct_faults(document, kind, (), _Checks({}, ())))
+    return (None, faults) if faults else (msgspec.convert(document, kind, dec_hook=_decode), [])
 
 
 def _trigger(value: Mapping[str, Any], registry: Registry) -> Trigger:

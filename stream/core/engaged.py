@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from stream.core import rfm
+from stream.core.loyalty import NO_POINTS, Loyalty
 from stream.core.rfm import NOBODY, Rfm
 from stream.core.watchers import Watch
 from stream.events import ENGAGEMENT_KINDS
@@ -140,6 +141,7 @@ class UserState(msgspec.Struct, array_like=True):
     viewed: tuple[Viewed, ...] = ()
     watching: dict[str, Watch] = {}
     rfm: Rfm = NOBODY
+    loyalty: Loyalty = NO_POINTS
     coupons: dict[str, tuple[str, ...]] = {}
 
     @classmethod
@@ -201,6 +203,7 @@ def digest_fields(state: UserState) -> dict[str, object]:
         "attributes": {name: liked.value for name, liked in sorted(state.attributes.items())},
         **({"watching": sorted(state.watching)} if state.watching else {}),
         **({"rfm": state.rfm} if state.rfm != NOBODY else {}),
+        **({"loyalty": state.loyalty} if state.loyalty != NO_POINTS else {}),
     }
 
 

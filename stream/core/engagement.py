@@ -31,6 +31,7 @@ from stream.core.engaged import (
     observe_view,
 )
 from stream.core.guards import WEEK_MS, Audience, Candidate, EngagementConfig, Stop, check, counters
+from stream.core.loyalty import Program, after
 from stream.core.messages import (
     CouponCode,
     Decision,
@@ -46,6 +47,7 @@ from stream.core.notices import Notice
 from stream.core.offers import OFFER, WITHIN_MS, Ask, Offer, What
 from stream.core.rfm import ENDS, Judge, Ranks, Shift
 from stream.core.triggers import Trigger, kinds_of, terms_of, triggers_of
+from stream.core.triggers.loyal import Loyal
 from stream.core.triggers.shape import Progress, Proposal, cart_of
 from stream.core.watchers import KIND_OF, LEFT, Interest, Terms, watch
 from stream.events import ENGAGEMENT_KINDS, Told
@@ -94,7 +96,7 @@ class Engine:
     ``plan`` another engine holds at other times; of what this one has then only the settings count.
     ``kinds`` are the event types that its triggers and campaigns look at, ``terms`` the changes of items that
     they want to hear of, None: none. Without ``asking`` (`stream.core.offers`) nudges go out without what
-    they would have asked for.
+    they would have asked for. ``program`` is the loyalty program, ``earning`` the event types it looks at.
     """
 
     config: EngagementConfig
@@ -104,23 +106,33 @@ class Engine:
     off: frozenset[str] = frozenset()
     plan: Plan | None = None
     asking: bool = True
+    program: Program | None = None
     kinds: frozenset[str] = field(init=False)
+    earning: frozenset[str] = field(init=False)
     terms: Terms | None = field(init=False)
 
     def __post_init__(self) -> None:
         kinds = [trigger.kinds for trigger in self.triggers.values()]
         kinds += [kinds_of(campaign) for campaign in self.campaigns.values()]
-        object.__setattr__(self, "kinds", frozenset().union(*kinds))
+        earning = frozenset[str]() if self.program is None else self.program.kinds()
+        object.__setattr__(self, "kinds", earning.union(*kinds))
+        object.__setattr__(self, "earning", earning)
         object.__setattr__(self, "terms", terms_of(self.triggers.values()))
 
     @classmethod
-    def of(cls, settings: Settings, campaigns: Sequence[Campaign] = (), asking: bool = True) -> Engine:
+    def of(
+        cls,
+        settings: Settings,
+        campaigns: Sequence[Campaign] = (),
+        asking: bool = True,
+        program: Program | None = None,
+    ) -> Engine:
         """From the settings and campaigns. Raises ValueError when the settings make no sense."""
         config = EngagementConfig.of(settings)
         triggers = {trigger.id: trigger for trigger in triggers_of(config, campaigns)}
         off = frozenset(campaign.id for campaign in campaigns if not campaign.enabled)
         known = {campaign.id: campaign for campaign in campaigns}
-        return cls(config, triggers, known, off=off, asking=asking)
+        return cls(config, triggers, known, off=off, asking=asking, program=program)
 
     def config_of(self, rule: str) -> EngagementConfig:
         """What holds for a rule's messages."""
@@ -128,7 +140,7 @@ class Engine:
 
     def watched(self) -> frozenset[str]:
         """The event types that it looks at, at any time that may come."""
-        return self.kinds if self.plan is None else self.plan.kinds()
+        return self.kinds if self.plan is None else self.plan.kinds() | self.earning
 
     def content(self, rule: str) -> Content | None:
         """What a rule's campaign says of its messages."""
@@ -415,7 +427,10 @@ class _Passage:
             self._granted(msgspec.convert(seen.event.body, Grant))
         if not self._concerns(seen):
             return
+        bought, points = self.state.rfm, self.state.loyalty
         observe(self.state, seen)
+        if self.engine.program is not None and seen.type in self.engine.earning:
+            self.state.loyalty = after(self.engine.program, points, seen, bought, self.state.rfm)
         if seen.type == "view_item":
             observe_view(self.state, seen)
         if self.engine.terms is not None:
@@ -427,7 +442,7 @@ class _Passage:
         if seen.event.coupon is not None and self.state.coupons and seen.type in REDEEMING:
             self._redeem(seen, seen.event.coupon)
         for trigger in self.engine.triggers.values():
-            if seen.type in trigger.kinds:
+            if seen.type in trigger.kinds or (isinstance(trigger, Loyal) and self.state.loyalty != points):
                 self._tell(trigger, seen)
         if seen.type == "purchase":
             self._ask_again()

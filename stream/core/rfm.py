@@ -120,13 +120,13 @@ def after(rfm: Rfm, seen: Seen) -> Rfm:
     if seen.type not in KINDS or event.user is None:
         return rfm
     id_ = item_hash(event.order) if event.order is not None else 0
-    cents = _cents(seen)
+    cents = cents_of(seen)
     if seen.type == "purchase":
         return _bought(rfm, Order(seen.time, id_, cents or 0))
     return _refunded(rfm, seen.time, id_, cents)
 
 
-def _cents(seen: Seen) -> int | None:
+def cents_of(seen: Seen) -> int | None:
     """What an event is worth: what it says itself, else its lines; None: neither tells."""
     event = seen.event
     told = [line.price * line.quantity for line in event.lines() if line.price is not None]

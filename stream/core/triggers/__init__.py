@@ -21,13 +21,18 @@ from stream.core.triggers.abandoned_checkout import AbandonedCheckout
 from stream.core.triggers.back_in_stock import BackInStock
 from stream.core.triggers.birthday import Birthday
 from stream.core.triggers.browse_abandonment import BrowseAbandonment
+from stream.core.triggers.contest_entered import ContestEntered
 from stream.core.triggers.event import OnEvent
 from stream.core.triggers.low_stock import LowStock
+from stream.core.triggers.milestone import MilestoneReached
 from stream.core.triggers.next_best_offer import NextBestOffer
+from stream.core.triggers.points_expiring import PointsExpiring
 from stream.core.triggers.post_purchase import PostPurchase
 from stream.core.triggers.price_drop import PriceDrop
 from stream.core.triggers.replenishment import Replenishment
 from stream.core.triggers.shape import Progress, Proposal, Sequenced
+from stream.core.triggers.tier_near import TierNear
+from stream.core.triggers.tier_reached import TierReached
 from stream.core.triggers.trending_for_you import TrendingForYou
 from stream.core.triggers.watched import Watched
 from stream.core.triggers.welcome import Welcome
@@ -91,12 +96,17 @@ TYPES: Mapping[str, type[Sequenced]] = {
     "back-in-stock": BackInStock,
     "birthday": Birthday,
     "browse-abandonment": BrowseAbandonment,
+    "contest-entered": ContestEntered,
     "event": OnEvent,
     "low-stock": LowStock,
+    "milestone": MilestoneReached,
     "next-best-offer": NextBestOffer,
+    "points-expiring": PointsExpiring,
     "post-purchase": PostPurchase,
     "price-drop": PriceDrop,
     "replenishment": Replenishment,
+    "tier-near": TierNear,
+    "tier-reached": TierReached,
     "trending-for-you": TrendingForYou,
     "welcome": Welcome,
     "win-back": WinBack,

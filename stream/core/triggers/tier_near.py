@@ -1,0 +1,27 @@
+"""Tier near: at most a tenth of a tier's points is missing, for the first time, and the tier not reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from stream.core.engaged import Seen, UserState
+from stream.core.triggers.loyal import Crossing, Reached
+from stream.core.triggers.shape import Sequence
+
+
+@dataclass(frozen=True)
+class TierNear(Crossing):
+    """The trigger. The tier reached cancels."""
+
+    what: ClassVar[str] = "near"
+
+    def on_event(self, own: Sequence, user: UserState, seen: Seen) -> Sequence:
+        """Begins, or ends with the tier."""
+        new = super().on_event(own, user, seen)
+        assert isinstance(new, Reached)
+        return Reached() if any(self.over(name, user) for name in new.names) else new
+
+    def over(self, crossed: str, user: UserState) -> bool:
+        """The tier was reached."""
+        return crossed.replace("near:", "tier:", 1) in user.loyalty.crossed

@@ -1,0 +1,315 @@
+"""Loyalty as tables (`tests/scenarios.py` explains them), laws, and the draw against brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.core import loyalty
+from stream.core.campaigns import Duration, Instant
+from stream.core.engaged import Seen, UserState, observe
+from stream.core.engagement import Engine
+from stream.core.loyalty import Contest, Entries, Loyalty, Milestone, Program, Tier
+from stream.core.triggers import TYPES
+from stream.core.triggers.loyal import Loyal
+from stream.settings import Settings
+from tests.scenarios import Shop, campaign, describe, event, happening, ms
+
+DAY_MS = 86_400_000
+PROGRAM = Program(
+    per_unit=1,
+    events={"share": 5, "invited": 40},
+    life=Duration(60 * DAY_MS),
+    tiers=(Tier(name="silver", points=100), Tier(name="gold", points=200)),
+    milestones=(
+        Milestone(name="second", counter="orders", at=2),
+        Milestone(name="big", counter="spend", at=150),
+    ),
+    contests=(
+        Contest(
+            name="spring",
+            from_=Instant(ms("2 00:00")),
+            until=Instant(ms("3 00:00")),
+            entries={"invited": 2, "purchase": 1},
+        ),
+    ),
+)
+
+TABLES = {
+    "tier-reached": {
+        "with the points that cross, not one before": """
+            10:00 | consent |
+            10:05 | buy A @99.99 |
+            10:06 | clock |
+            10:07 | buy A @1 |
+            10:07 | clock | sent 1:
+        """,
+        "not a second time, also after a refund": """
+            1 10:00 | consent |
+            1 10:05 | buy A @100 |
+            1 10:05 | clock | sent 1:
+            2 10:05 | refund |
+            9 10:05 | buy A @100 |
+            9 10:06 | clock |
+        """,
+        "each tier for itself; the first one rests the campaign": """
+            1 10:00 | consent |
+            1 10:05 | buy A @100 |
+            1 10:05 | clock | sent 1:
+            9 10:05 | buy A @100 |
+            9 10:05 | clock | sent 1:
+        """,
+        "a visitor who is not known earns nothing": """
+            10:00 | consent |
+            10:05 | visitor buy A @100 |
+            10:06 | clock |
+        """,
+    },
+    "tier-near": {
+        "when a tenth is missing, not more": """
+            10:00 | consent |
+            10:05 | buy A @89 |
+            10:06 | clock |
+            10:07 | buy A @1 |
+            10:07 | clock | sent 1:
+        """,
+        "the tier reached cancels": """
+            10:00 | consent |
+            10:05 | buy A @95 |
+            10:05 | buy A @5 | cancelled 1 purchase
+            10:06 | clock |
+        """,
+        "whoever jumps over is not near": """
+            10:00 | consent |
+            10:05 | buy A @150 |
+            10:06 | clock |
+        """,
+    },
+    "milestone": {
+        "with the second order": """
+            10:00 | consent |
+            10:05 | buy A |
+            10:06 | clock |
+            10:07 | buy A |
+            10:07 | clock | sent 1:
+        """,
+        "with the money, to the cent": """
+            10:00 | consent |
+            10:05 | buy A @149.99 |
+            10:06 | clock |
+            10:06 | refund |
+            10:07 | buy A @150 |
+            10:07 | clock | sent 1:
+        """,
+        "what was taken back and bought again is no second crossing": """
+            1 10:00 | consent |
+            1 10:05 | buy A |
+            1 10:07 | buy A |
+            1 10:07 | clock | sent 1:
+            2 10:07 | refund |
+            9 10:07 | buy A |
+            9 10:08 | clock |
+        """,
+    },
+    "contest-entered": {
+        "the first entry within the window, from its first millisecond": """
+            1 10:00 | consent |
+            1 23:59:59.999 | invited |
+            1 23:59:59.999 | clock |
+            2 00:00 | invited |
+            2 00:00 | clock | sent 1:
+            2 10:00 | invited |
+            2 10:01 | clock |
+        """,
+        "to its last": """
+            1 10:00 | consent |
+            3 00:00 | invited |
+            3 00:00 | clock |
+            3 00:01 | invited of 2 23:59:59.999 |
+            3 00:02:01 | clock | sent 1:
+        """,
+    },
+    "points-expiring": {
+        "30, 7 and 1 days before the week's points expire": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            37 23:59:59.999 | clock |
+            38 00:00 | clock | sent 1:
+            61 00:00 | clock | sent 2:
+            67 00:00 | clock | sent 3:
+            90 00:00 | clock |
+        """,
+        "spent points do not expire": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            2 10:00 | redeem_points 10 | cancelled 1 redeem_points
+            70 00:00 | clock |
+        """,
+        "then those of the next week": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            8 10:05 | buy A @10 |
+            38 00:00 | clock | sent 1:
+            61 00:00 | clock | sent 2:
+            67 00:00 | clock | sent 3:
+            68 00:00 | clock | suppressed 2 rest
+        """,
+    },
+}  # fmt: skip
+
+
+def test_every_trigger_of_loyalty_has_its_tables() -> None:
+    assert set(TABLES) == {name for name, kind in TYPES.items() if issubclass(kind, Loyal)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, tables in TABLES.items() for name in tables]
+)
+def test_it_does_what_its_table_says(kind: str, name: str) -> None:
+    rows = [row.strip() for row in TABLES[kind][name].strip().splitlines()]
+    for batch in (len(rows), 1):
+        shop = _shop(kind)
+        log = [happening(row, "2024-03-04", shop.engine.config.lateness_ms) for row in rows]
+        for begin in range(0, len(log), batch):
+            shop.play(log[begin : begin + batch])
+        for at, row in enumerate(rows):
+            told = [describe(one, shop.messages, "2024-03-04") for one in shop.decisions if one.at == at]
+            assert "; ".join(told).strip() == row.split("|")[2].strip(), (batch, row)
+
+
+def _shop(kind: str, **fields: Any) -> Shop:
+    given_ = Settings(cart_enabled=False, cap_day=100, cap_week=100)
+    return Shop(Engine.of(given_, [campaign(kind, expires="500d", **fields)], program=PROGRAM))
+
+
+def test_a_campaign_may_name_the_tier() -> None:
+    for name, sent in (("gold", 1), ("silver", 0), ("bronze", 0)):
+        shop = _shop("tier-reached", trigger={"type": "tier-reached", "name": name})
+        shop.play(
+            [
+                happening(row, "2024-03-04", shop.engine.config.lateness_ms)
+                for row in ("10:00 | consent", "10:05 | buy A @200", "10:06 | clock")
+            ]
+        )
+        assert len(shop.messages) == (sent if name != "silver" else 1)
+
+
+# Laws
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("purchase"), st.integers(0, 400), st.integers(0, 30_000)),
+        st.tuples(st.sampled_from(["share", "invited"]), st.integers(0, 400), st.just(0)),
+        st.tuples(st.just("redeem_points"), st.integers(0, 400), st.integers(-5, 300)),
+        st.tuples(st.just("refund"), st.integers(0, 400), st.integers(0, 30_000)),
+    ),
+    max_size=30,
+)
+
+
+def _after(events: Sequence[tuple[str, int, int]], program: Program = PROGRAM) -> list[Loyalty]:
+    """The points of a user after each event: type, day, and cents or points."""
+    user, found = UserState(), [loyalty.NO_POINTS]
+    for at, (kind, day, number) in enumerate(events):
+        time = ms("1 10:00") + day * DAY_MS
+        fields: dict[str, Any] = {"item": "A"}
+        if kind in ("purchase", "refund"):
+            fields |= {"value": number / 100}
+        if kind == "redeem_points":
+            fields |= {"attributes": {"points": number}}
+        seen = Seen(at, time, time, kind, event(kind, time, **fields))
+        before = user.rfm
+        observe(user, seen)
+        found.append(loyalty.after(program, found[-1], seen, before, user.rfm))
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(EVENTS)
+def test_points_are_never_below_zero_and_none_gets_lost(events: list[tuple[str, int, int]]) -> None:
+    for each in _after(events):
+        assert all(lot.left >= 0 and lot.earned >= 0 for lot in each.lots)
+        assert each.earned == sum(lot.left for lot in each.lots) + each.spent + each.expired + each.taken
+        assert min(each.spent, each.expired, each.taken, each.balance(each.newest)) >= 0
+        assert len(each.lots) <= 60 / 7 + 6
+
+
+@settings(max_examples=40, deadline=None)
+@given(EVENTS, st.randoms(use_true_random=False))
+def test_what_is_earned_is_the_same_in_any_order(events: list[tuple[str, int, int]], random: Any) -> None:
+    earned = [each for each in events if each[0] not in ("redeem_points", "refund")]
+    shuffled = random.sample(earned, len(earned))
+    one, other = (_after(each)[-1] for each in (earned, shuffled))
+    assert (one.lots, one.expired, one.counters) == (other.lots, other.expired, other.counters)
+    assert (one.entries, one.earned) == (other.entries, other.earned)
+
+
+@settings(max_examples=40, deadline=None)
+@given(EVENTS)
+def test_a_milestone_is_crossed_once_and_where_the_counter_crosses(
+    events: list[tuple[str, int, int]],
+) -> None:
+    states = _after(events)
+    crossings = sum(
+        "milestone:second" in now.crossed and "milestone:second" not in before.crossed
+        for before, now in pairwise(states)
+    )
+    assert crossings == (max(each.counters.get("orders", 0) for each in states) >= 2)
+
+
+def test_points_expire_at_their_moment() -> None:
+    (now,) = _after([("purchase", 0, 1000)])[1:]
+    (lot,) = now.lots
+    assert (lot.began, lot.expires) == (ms("1 00:00"), ms("8 00:00") + 60 * DAY_MS)
+    assert [now.balance(lot.expires + by) for by in (-1, 0, 1)] == [10, 0, 0]
+
+
+def test_the_oldest_points_are_spent_first_and_no_more_than_there_are() -> None:
+    states = _after([("purchase", 7, 1000), ("purchase", 0, 1000), ("redeem_points", 8, 15)])
+    assert [lot.left for lot in states[-1].lots] == [0, 5]
+    states = _after([("purchase", 0, 1000), ("redeem_points", 8, 15)])
+    assert (states[-1].spent, states[-1].balance(states[-1].newest)) == (10, 0)
+
+
+def test_a_refund_takes_back_what_its_order_earned_from_others_if_it_is_spent() -> None:
+    events = [("purchase", 0, 1000), ("purchase", 7, 3000), ("redeem_points", 8, 10), ("refund", 6, 1000)]
+    now = _after(events)[-1]
+    assert (now.taken, now.spent, now.balance(now.newest)) == (10, 10, 20)
+    assert now.counters == {"points": 30, "orders": 1, "spend": 3000}
+
+
+def test_a_refund_of_a_part_takes_back_its_part() -> None:
+    now = _after([("purchase", 0, 1050), ("refund", 1, 25), ("refund", 1, 50)])[-1]
+    assert (now.earned, now.taken, now.counters["orders"], now.counters["spend"]) == (10, 1, 1, 975)
+
+
+def test_tiers_look_at_the_weeks_of_their_window() -> None:
+    program = Program(tiers=(Tier(name="silver", points=100),), within=Duration(30 * DAY_MS))
+    now = _after([("purchase", 0, 10_000)], program)[-1]
+    end = ms("8 00:00") + 30 * DAY_MS
+    held = [loyalty.tier(program, now, end + by) for by in (-1, 0)]
+    assert [each.name if each else None for each in held] == ["silver", None]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.text("abcxyz", min_size=1), st.integers(0, 9), max_size=8), st.integers(0, 9))
+def test_the_draw_takes_the_lowest_tickets_of_all(entered: dict[str, int], winners: int) -> None:
+    tickets = sorted(
+        (loyalty.ticket("s", "c", user, at), user) for user, number in entered.items() for at in range(number)
+    )
+    expected = list(dict.fromkeys(user for _, user in tickets))[:winners]
+    entries = [Entries(user, number) for user, number in entered.items()]
+    drawn = loyalty.draw(entries, "c", "s", winners)
+    assert [each.user for each in drawn] == expected
+    assert drawn == loyalty.draw(reversed(entries), "c", "s", winners)
+    assert loyalty.entries_hash(entries) == loyalty.entries_hash(reversed(entries))
+
+
+def test_more_entries_win_more_often() -> None:
+    won = [loyalty.draw([Entries("a", 3), Entries("b", 1)], "c", str(seed), 1)[0].user for seed in range(400)]
+    assert 260 < won.count("a") < 340
