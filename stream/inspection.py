@@ -18,6 +18,7 @@ from state.packing import UserColumns, unpack_users
 from state.store import Store
 from stream.core.engaged import UserState
 from stream.core.items import item_hash
+from stream.core.loyalty import NO_POINTS
 from stream.events import KINDS
 from stream.ownership import partition_of
 from stream.settings import Settings
@@ -118,6 +119,7 @@ def _engagement(state: UserState) -> dict[str, object]:
             for item, line in sorted(state.cart.items(), key=lambda line: (-line[1].time, line[0]))
         ],
         "bought": _bought(state),
+        "loyalty": _loyalty(state),
         "timers": [
             {"rule": rule, "fires": time_text(timer.at), "due": time_text(timer.due), "held": timer.held}
             for rule, timer in state.pending.items()
@@ -132,3 +134,18 @@ def _bought(state: UserState) -> dict[str, object] | None:
     if values is None:
         return None
     return {"last": time_text(state.rfm.last), "orders": values.orders, "money": values.cents / 100}
+
+
+def _loyalty(state: UserState) -> dict[str, object] | None:
+    """Points as of the user's newest event that the loyalty program looked at, and what was reached when."""
+    found = state.loyalty
+    if found == NO_POINTS:
+        return None
+    return {
+        "points": found.balance(found.newest),
+        "earned": found.earned,
+        "spent": found.spent,
+        "taken back": found.taken,
+        "reached": {name: time_text(time) for name, time in sorted(found.crossed.items())},
+        "entries": found.entries,
+    }

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from state.keys import Keys
+from state.memory import MemoryStore
+from state.model import Put
+from stream.campaign_files import load_program
+from stream.contests import drawn, entered
 from stream.core import loyalty
 from stream.core.campaigns import Duration, Instant
-from stream.core.engaged import Seen, UserState, observe
+from stream.core.engaged import Choice, Seen, UserState, observe
 from stream.core.engagement import Engine
 from stream.core.loyalty import Contest, Entries, Loyalty, Milestone, Program, Tier
 from stream.core.triggers import TYPES
@@ -313,3 +321,58 @@ def test_the_draw_takes_the_lowest_tickets_of_all(entered: dict[str, int], winne
 def test_more_entries_win_more_often() -> None:
     won = [loyalty.draw([Entries("a", 3), Entries("b", 1)], "c", str(seed), 1)[0].user for seed in range(400)]
     assert 260 < won.count("a") < 340
+
+
+# Files, and the draw from the store
+
+
+def test_the_page_shows_a_program_that_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "engagement.md").read_text()
+    (shown,) = re.findall(r"```yml\n(per_unit.*?)```", page, re.DOTALL)
+    (tmp_path / "loyalty.yaml").write_text(shown)
+    program = load_program(str(tmp_path / "loyalty.yaml"))
+    assert program is not None and [each.name for each in program.tiers] == ["silver", "gold"]
+    assert load_program("") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("per_unit: -1", ":1: per_unit: -1 is not allowed: give a number from 0 to 10000"),
+        ("life: 90", ":1: life: 90 is not allowed: give a whole number and a unit"),
+        ("tires: []", ":1: tires: there is no such field: use per_unit"),
+        ("life: 1097d", ":1: life 1097d is not allowed: give 1s to 1096d"),
+        (
+            "tiers:\n- {name: a, points: 5}\n- {name: b, points: 5}",
+            ":1: the tiers do not rise: give each more points than the one before it",
+        ),
+        (
+            "milestones:\n- {name: a, counter: orders, at: 0}",
+            ":2: milestones[0].at: 0 is not allowed: give a whole number from 1",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_line_and_mend(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "loyalty.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{file}{told}")):
+        load_program(str(file))
+
+
+async def test_only_who_is_known_and_granted_the_purpose_is_in_the_draw() -> None:
+    store, yes = MemoryStore(Keys(Settings().prefix)), {"personalisation": Choice(True, 1)}
+    entered_ = Loyalty(entries={"spring": 2})
+    people = {
+        "ann": UserState(identified=True, purposes=yes, loyalty=entered_),
+        "bob": UserState(identified=False, purposes=yes, loyalty=entered_),
+        "kim": UserState(identified=True, loyalty=entered_),
+        "lee": UserState(identified=True, purposes=yes),
+    }
+    keys = Keys(Settings().prefix)
+    for name, one in people.items():
+        store.apply(Put(keys.engagement("u0", name), one.pack()))
+    found, left_out = await entered(Settings(), store, "spring", "personalisation")
+    assert (found, left_out) == ([Entries("ann", 2)], 2)
+    told = drawn(found, left_out, "spring", "s", 3)
+    assert (told.users, told.entries, [each.user for each in told.winners]) == (1, 2, ["ann"])
+    assert told.hash == blake2b(b"ann\t2\n", digest_size=32).hexdigest()

@@ -7,7 +7,18 @@ import logging
 import typer
 
 from stream.allocator import keep_freed_memory
-from stream.cli import addressing, campaigns, data, evaluation, explain, look, refreshing, reporting, run
+from stream.cli import (
+    addressing,
+    campaigns,
+    data,
+    evaluation,
+    explain,
+    look,
+    loyalty,
+    refreshing,
+    reporting,
+    run,
+)
 from stream.cli.common import CODES, told
 
 app = typer.Typer(
@@ -31,6 +42,7 @@ refreshing.register(app)
 reporting.register(campaigns.campaigns)
 campaigns.register(app)
 addressing.register(app)
+loyalty.register(app)
 
 
 def main() -> None:

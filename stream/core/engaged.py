@@ -118,7 +118,7 @@ class UserState(msgspec.Struct, array_like=True):
     the last nudges that a late order could revoke, ``viewed`` the items looked at last, newest first, and not
     ordered since; they are noted while a campaign runs that wants to know. ``watching`` are the items whose
     own lists may have this user (`stream.core.watchers`), likewise. ``rfm`` is what he bought,
-    ``coupons`` the last codes that he was sent, by campaign.
+    ``coupons`` the last codes that he was sent, by campaign, ``loyalty`` his points (`stream.core.loyalty`).
     """
 
     format: int = _FORMAT
@@ -141,8 +141,8 @@ class UserState(msgspec.Struct, array_like=True):
     viewed: tuple[Viewed, ...] = ()
     watching: dict[str, Watch] = {}
     rfm: Rfm = NOBODY
-    loyalty: Loyalty = NO_POINTS
     coupons: dict[str, tuple[str, ...]] = {}
+    loyalty: Loyalty = NO_POINTS
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:

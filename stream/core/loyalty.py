@@ -325,10 +325,14 @@ class Drawn(NamedTuple):
     ticket: str
 
 
+def entry_list(entries: Iterable[Entries]) -> bytes:
+    """Lines ``user TAB entries``, by user."""
+    return "".join(f"{user}\t{number}\n" for user, number in sorted(entries)).encode()
+
+
 def entries_hash(entries: Iterable[Entries]) -> str:
-    """The hash of an entry list: blake2b-256 of lines ``user TAB count``, by user, in hex."""
-    lines = "".join(f"{user}\t{count}\n" for user, count in sorted(entries))
-    return blake2b(lines.encode(), digest_size=32).hexdigest()
+    """The hash of an entry list: blake2b-256, in hex."""
+    return blake2b(entry_list(entries), digest_size=32).hexdigest()
 
 
 def ticket(seed: str, contest: str, user: str, entry: int) -> str:
