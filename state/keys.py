@@ -31,6 +31,10 @@ class Keys:
         """What goes with a user's cart."""
         return f"{self.prefix}:cart:{user}"
 
+    def loyalty(self, user: str) -> str:
+        """A user's points, tier and milestones."""
+        return f"{self.prefix}:loyalty:{user}"
+
     def neighbors(self, item: str) -> str:
         """Similar items."""
         return f"{self.prefix}:neighbors:{item}"

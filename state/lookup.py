@@ -69,6 +69,25 @@ class ViewedItem(msgspec.Struct, frozen=True):
     vector: list[float] | None = None
 
 
+class ViewedLot(msgspec.Struct, frozen=True):
+    """Points that expire together, and when."""
+
+    points: int
+    expires: str
+
+
+class ViewedLoyalty(msgspec.Struct, frozen=True):
+    """A user's points at ``time``, his tier (None: none yet), and what he reached when."""
+
+    version: str
+    time: str
+    user: str
+    points: int
+    tier: str | None
+    reached: dict[str, str]
+    lots: tuple[ViewedLot, ...]
+
+
 class Rate(msgspec.Struct, frozen=True):
     """A rate or ratio and the ends of its always-valid interval; None: nothing bounds it there."""
 
@@ -161,6 +180,10 @@ def _item(value: bytes | str | None) -> ViewedItem | None:
     return _ITEM.decode(value) if value is not None else None
 
 
+def _loyalty(value: bytes | str | None) -> ViewedLoyalty | None:
+    return None if value is None else msgspec.json.decode(value, type=ViewedLoyalty)
+
+
 def _metrics(value: bytes | str | None) -> ViewedMetrics | None:
     return _METRICS.decode(value) if value is not None else None
 
@@ -221,6 +244,10 @@ class Lookup:
     def cart(self, user: str) -> ViewList | None:
         """What goes with a user's cart, as of its last change. None, or a list of nothing: it is empty."""
         return _list(self._get(self.keys.cart(user)))
+
+    def loyalty(self, user: str) -> ViewedLoyalty | None:
+        """A user's points, tier and milestones. None: he has none."""
+        return _loyalty(self._get(self.keys.loyalty(user)))
 
     def together(self, items: Sequence[str], size: int = 20) -> tuple[ViewItem, ...]:
         """What goes with some items, for carts that no event told of: by their lists of similar items.
@@ -287,6 +314,10 @@ class AsyncLookup:
     async def cart(self, user: str) -> ViewList | None:
         """What goes with a user's cart, as of its last change. None, or a list of nothing: it is empty."""
         return _list(await self._get(self.keys.cart(user)))
+
+    async def loyalty(self, user: str) -> ViewedLoyalty | None:
+        """A user's points, tier and milestones. None: he has none."""
+        return _loyalty(await self._get(self.keys.loyalty(user)))
 
     async def together(self, items: Sequence[str], size: int = 20) -> tuple[ViewItem, ...]:
         """What goes with some items, for carts that no event told of: by their lists of similar items.

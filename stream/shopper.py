@@ -19,6 +19,7 @@ from stream.core import views
 from stream.core.engaged import UserState
 from stream.core.engagement import Engine
 from stream.core.items import Items
+from stream.core.loyalty import NO_POINTS
 from stream.core.messages import Message, decision_hash, message_id, presented
 from stream.core.models.external import NAME as EXTERNAL
 from stream.core.plan import LEAD_MS
@@ -371,6 +372,7 @@ class Shopper:
             outputs=[
                 *self._lists(version(term, n), view, result, columns, touched),
                 *self._carts(version(term, n), view, result, columns, touched),
+                *self._points(version(term, n), view, result),
                 *self._messages(result, columns),
             ],
             mail=[*self._mail(result, columns), *self._post(result, routed)],
@@ -466,6 +468,19 @@ class Shopper:
         for name, value, cart, time in zip(names, values, carts, columns.time[last].tolist(), strict=True):
             told = value if cart else views.tombstone(at_version, time, name)
             yield Output("", None, told, view=context.keys.cart(name), expires_s=0 if cart else 86_400)
+
+    def _points(self, at_version: str, view: View, result: Result) -> Iterable[Output]:
+        """Points that changed: views alone."""
+        program = self.context.engine.program
+        if program is None or not self.context.lister.publishing:
+            return
+        for name, state in result.engaged.items():
+            old = view.engaged[name].loyalty if name in view.engaged else NO_POINTS
+            if state.loyalty != old:
+                gone = state.loyalty == NO_POINTS
+                value = views.loyalty_view(at_version, name, program, state.loyalty)
+                key = self.context.keys.loyalty(name)
+                yield Output("", None, value, view=key, expires_s=86_400 if gone else 0)
 
     def _messages(self, result: Result, columns: Columns) -> Iterable[Output]:
         running: dict[tuple[int, str], int] = {}

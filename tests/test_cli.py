@@ -43,7 +43,7 @@ COMMANDS = (
     *("up", "worker", "demo", "replay", "validate", "metrics", "digest", "mend", "doctor"),
     *("evaluate", "compare", "refresh", "explain", "audience"),
     *("topics create", "lookup recs", "lookup neighbors", "lookup trending", "lookup user"),
-    "loyalty draw",
+    *("loyalty draw", "lookup loyalty"),
     *("lookup cart", "lookup together", "campaigns dry-run"),
     *("campaigns validate", "campaigns diff", "campaigns publish", "campaigns status", "campaigns report"),
 )

@@ -20,6 +20,7 @@ METHODS = sorted(name for name, _ in inspect.getmembers(Keys, inspect.isfunction
 
 EXACT = {
     "cart": "tidewise:cart:Zoë",
+    "loyalty": "tidewise:loyalty:Zoë",
     "recs": "tidewise:recs:Zoë",
     "neighbors": "tidewise:neighbors:A",
     "trending": "tidewise:trending:device=mobile",

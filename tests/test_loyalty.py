@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from stream.core.triggers import TYPES
 from stream.core.triggers.loyal import Loyal
 from stream.settings import Settings
 from tests.scenarios import Shop, campaign, describe, event, happening, ms
+from tests.test_cold_start import Worker
 
 DAY_MS = 86_400_000
 PROGRAM = Program(
@@ -376,3 +378,35 @@ async def test_only_who_is_known_and_granted_the_purpose_is_in_the_draw() -> Non
     told = drawn(found, left_out, "spring", "s", 3)
     assert (told.users, told.entries, [each.user for each in told.winners]) == (1, 2, ["ann"])
     assert told.hash == blake2b(b"ann\t2\n", digest_size=32).hexdigest()
+
+
+# What a worker writes
+
+
+async def test_a_workers_views_show_points_and_end_with_a_forget(tmp_path: Path) -> None:
+    (tmp_path / "loyalty.yaml").write_text("events: {share: 5}\ntiers: [{name: silver, points: 15}]\n")
+    worker = Worker(loyalty=str(tmp_path / "loyalty.yaml"))
+    await worker.start({"A": {}})
+    key = Keys(worker.settings.prefix).loyalty("ann")
+    await worker.send("ann", "purchase", 1, item="A", price=10.5)
+    (value,) = await worker.local.store.get([key])
+    assert value is not None
+    told = orjson.loads(value)
+    assert (told["user"], told["points"], told["tier"], told["reached"]) == ("ann", 10, None, {})
+    assert [lot["points"] for lot in told["lots"]] == [10]
+    await worker.send("ann", "share", 2, item="A")
+    (value,) = await worker.local.store.get([key])
+    assert value is not None
+    told = orjson.loads(value)
+    assert (told["points"], told["tier"], list(told["reached"])) == (15, "silver", ["tier:silver"])
+    await worker.send("ann", "forget", 3)
+    (value,) = await worker.local.store.get([key])
+    assert value is not None and orjson.loads(value)["points"] == 0
+
+
+async def test_without_a_program_nothing_is_kept() -> None:
+    worker = Worker()
+    await worker.start({"A": {}})
+    await worker.send("ann", "purchase", 1, item="A", price=10.5)
+    assert await worker.local.store.get([Keys(worker.settings.prefix).loyalty("ann")]) == [None]
+    assert all(each.loyalty == Loyalty() for one in worker.local.shoppers for each in one.engaged.values())

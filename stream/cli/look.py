@@ -99,6 +99,32 @@ def cart(user: User, store_url: StoreUrl = None, json: Json = False) -> None:
 
 
 @lookup.command(epilog=EPILOG)
+def loyalty(user: User, store_url: StoreUrl = None, json: Json = False) -> None:
+    """A user's points, when they expire, his tier and milestones.
+
+    The same as `GET tidewise:loyalty:USER`.
+
+    Example: `tidewise lookup loyalty ann`
+    """
+    from state.lookup import Lookup
+
+    settings = settings_of(store_url=store_url)
+    with Lookup(settings.store_url, settings.prefix, settings.store_timeout_s) as lookups:
+        found = lookups.loyalty(user)
+    if found is None:
+        fail(f"nothing is known of points of {user} yet", UNKNOWN)
+    if json:
+        show_json(found)
+        return
+    table = _table("points", "expire")
+    for lot in found.lots:
+        table.add_row(str(lot.points), lot.expires)
+    out.print(f"{found.points} points, tier {escape(found.tier or '-')}", table, highlight=False)
+    for name, time in found.reached.items():
+        out.print(f"{escape(name)} {time}", highlight=False)
+
+
+@lookup.command(epilog=EPILOG)
 def together(items: Items, store_url: StoreUrl = None, json: Json = False) -> None:
     """What goes with some items, by their lists of similar items.
 

@@ -20,6 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 from stream.core.items import Items
+from stream.core.loyalty import Loyalty, Program, tier
 from stream.core.ranking import Ranked
 
 Bool = NDArray[np.bool_]
@@ -84,6 +85,22 @@ def cart_views(
 def tombstone(version: str, time_ms: int, user: str) -> bytes:
     """The view of a user who was forgotten: no items, so that no older list comes back."""
     return orjson.dumps({"version": version, "time": iso_time(time_ms), "user": user, "items": []})
+
+
+def loyalty_view(version: str, user: str, program: Program, loyalty: Loyalty) -> bytes:
+    """A user's points, tier and what he reached, as of his newest event."""
+    now, lots = loyalty.newest, [lot for lot in loyalty.lots if lot.left and lot.expires > loyalty.newest]
+    held = tier(program, loyalty, now)
+    told = {
+        "version": version,
+        "time": iso_time(now),
+        "user": user,
+        "points": loyalty.balance(now),
+        "tier": None if held is None else held.name,
+        "reached": {name: iso_time(time) for name, time in sorted(loyalty.crossed.items())},
+        "lots": [{"points": lot.left, "expires": iso_time(lot.expires)} for lot in lots],
+    }
+    return orjson.dumps(told)
 
 
 def item_view(version: str, time_ms: int, fields: Mapping[str, Any]) -> bytes:
