@@ -305,7 +305,7 @@ def _compare(verdict: Verdict, where: str, there: int, tallies: Mapping[str, int
 def _messages(verdict: Verdict, records: Records, outputs: Mapping[str, Sequence[Output]]) -> None:
     """What the replay makes is there at least once, nothing else is, and repeats are equal."""
     for name in (topic.name for topic in _OUTSIDE):
-        wanted = {_identity(name, one): _content(one) for one in outputs[name]}
+        wanted = {_identity(name, one): _content(one) for one in outputs.get(name, [])}
         found = _repeats(verdict, name, records[name])
         verdict.counted[name] += len(wanted)
         verdict.counted[f"{name}_repeats"] += len(records[name]) - len(found)
@@ -380,7 +380,7 @@ async def _recommendations(
     ]
     verdict.counted["recommendations"] += len(users)
     verdict.differ("view and topic of recommendations differ", differing)
-    wanted = {one.key.decode() for one in outputs[RECOMMENDATIONS.name] if one.key}
+    wanted = {one.key.decode() for one in outputs.get(RECOMMENDATIONS.name, []) if one.key}
     verdict.miss("users without a list", sorted(wanted - newest.keys()))
     verdict.repeat("lists of users that the replay does not know", sorted(newest.keys() - wanted))
 
@@ -390,7 +390,7 @@ async def _neighbors(
 ) -> None:
     """Each item's newest record says what the replay's says; its view is at least as new."""
     live, versions = _newest([(r.key.decode(), r.value) for r in records[NEIGHBORS.name] if r.value])
-    outputs = [(o.key.decode(), o.value) for o in replayed.outputs[NEIGHBORS.name] if o.key]
+    outputs = [(o.key.decode(), o.value) for o in replayed.outputs.get(NEIGHBORS.name, []) if o.key]
     replay, _ = _newest(outputs)
     cut = await _evicted(store, settings) | await _evicted(replayed.store, settings)
     verdict.counted["items"] += len(replay)
