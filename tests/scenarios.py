@@ -15,7 +15,8 @@ price A 90 80 [100]    a notice: A cost 90 and costs 80 now, the shopper saw it 
 stock A 9 4            a notice: of A there were 9 pieces, now 4; ``stock A 0 4 back``: it is back
                        (``back 3``: he was told of 3)
 offer A =0.5 @9 %2     what was asked for: items with score, price and margin; ``offer``: nothing fits
-grant MAY-1 @5         the ledger's answer: a coupon worth 5 until the end of day 30; ``grant !budget``: none
+grant MAY-1 @5         the ledger's answer: a coupon worth 5 until the end of day 30; ``grant !budget``: none;
+                       ``#1`` at the end: it answers the first request, not the last
 redeem MAY-1           a coupon is redeemed
 forget                 the shopper asks to be forgotten
 invited A place=x      an event of the shop's own type, with items and context (``+place=x``: attributes)
@@ -186,9 +187,10 @@ def _offered(words: list[str]) -> list[dict[str, Any]]:
 
 
 def _granted(words: list[str]) -> dict[str, Any]:
+    of = {"request": int(words.pop()[1:])} if words[-1][0] == "#" else {}
     if words[0][0] == "!":
-        return {"refused": words[0][1:]}
-    return {"code": words[0], "value": float(words[1][1:]), "expires": ms("31 00:00")}
+        return of | {"refused": words[0][1:]}
+    return of | {"code": words[0], "value": float(words[1][1:]), "expires": ms("31 00:00")}
 
 
 def answered(log: Sequence[Happening], by: Engine) -> list[Happening]:
@@ -215,9 +217,10 @@ def _answer(one: Happening, shop: Shop) -> Happening:
 
 def _grant(one: Happening, shop: Shop) -> Happening:
     requests = [each for each in shop.notices if each.type == REQUEST]
-    body = requests[-1].body if requests else msgspec.to_builtins(Request("c", one.user, "c", 1, 0, one.time))
     assert isinstance(one.event, Told)
-    return replace(one, event=msgspec.structs.replace(one.event, body={"request": body} | one.event.body))
+    of = one.event.body.get("request", 0) - 1
+    body = requests[of].body if requests else msgspec.to_builtins(Request("c", one.user, "c", 1, 0, one.time))
+    return replace(one, event=msgspec.structs.replace(one.event, body=one.event.body | {"request": body}))
 
 
 def happening(row: str, day1: str, lateness_ms: int) -> Happening:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -17,11 +18,13 @@ from stream.core.campaigns import Campaign
 from stream.core.coupons import (
     BACK,
     ERASE,
+    GRANT,
     HOUR_MS,
     REDEEMED,
     REQUEST,
     SERIAL_MS,
     Grant,
+    Ledgers,
     Pool,
     Request,
     Terms,
@@ -37,11 +40,12 @@ from stream.core.engagement import Engine
 from stream.core.triggers.shape import DAY_MS
 from stream.delivery import Output
 from stream.digest import sum_up
+from stream.events import Told
 from stream.ownership import partition_of
 from stream.status import tallies
 from stream.times import time_text
 from stream.topics import DECISIONS, ENGAGEMENTS
-from tests.scenarios import campaign, check
+from tests.scenarios import MONDAY, Happening, Shop, campaign, check, engine, happening, ms
 from tests.test_forward import PARTITIONS, SETTINGS, World, replayed
 from tests.test_step import START_MS
 
@@ -55,7 +59,7 @@ def terms(**changes: Any) -> Terms:
 
 
 def asked(user: str = "ann", step: int = 1, worth: float | None = None) -> Request:
-    return Request("may", user, "may", step, 1000, 2000, worth)
+    return Request("may", user, "may", step, 1000, 2000, worth, number=step)
 
 
 def granted(
@@ -166,7 +170,7 @@ def test_the_laws_of_a_ledger(
     pool, wallets = Pool(), dict[str, Wallet]()
     seen = set[str]()  # codes that somebody has, or had when he was forgotten
     for n, (what, user, step, day) in enumerate(drawn):
-        wallet, of, now = wallets.get(user, Wallet()), asked(user, step), n * HOUR_MS
+        wallet, of, now = wallets.get(user, Wallet()), asked(user, step), n * DAY_MS
         before = {each.code for each in wallet.given}
         if what == "request":
             pool, wallet, grant = request(pool, wallet, by, of, now)
@@ -186,6 +190,7 @@ def test_the_laws_of_a_ledger(
         assert cost is None or pool.spent <= cost
         assert computed or pool.issued <= len(CODES)
         # What was issued is redeemed, or still open until it ends.
+        assert len(pool.open) <= 10, "days on which those end that are valid for ten days"
         assert pool.issued == pool.redeemed + pool.expired(10**15) and pool.spent == 5000 * pool.issued
         assert unpack_pool(pack(pool)) == pool and unpack_wallet(pack(wallet)) == wallet
 
@@ -240,7 +245,28 @@ def test_a_nudge_waits_an_hour_for_its_coupon() -> None:
         campaigns=[CART],
         cart_enabled=False,
     )
-    assert [each.type for each in shop.notices] == [REQUEST, BACK]
+    assert [each.type for each in shop.notices] == [REQUEST, BACK, BACK]
+
+
+def test_an_answer_to_an_earlier_request_goes_back_alone() -> None:
+    shop = check(
+        """
+        19:00   | consent            |
+        19:00   | zone Europe/London |
+        19:30   | add A              |
+        20:15   | clock              | held 1 coupon until 1 21:15
+        21:15   | clock              | held 1 quiet until 2 09:00
+        2 09:00 | clock              | held 1 coupon until 2 10:00
+        2 09:01 | grant MAY-0 @5 #1  |
+        2 09:02 | grant MAY-1 @5 #2  | sent 1: A
+        """,
+        campaigns=[CART],
+        cart_enabled=False,
+    )
+    first, second = (msgspec.convert(shop.notices[at].body, Request).key for at in (0, 2))
+    told = [(each.type, each.body.get("request")) for each in shop.notices]
+    assert told == [(REQUEST, None), (BACK, first), (REQUEST, None), (BACK, first)] and first != second
+    assert shop.messages[0].coupon is not None and shop.messages[0].coupon.code == "MAY-1"
 
 
 @pytest.mark.parametrize(
@@ -299,6 +325,48 @@ def test_the_ledger_is_told_what_becomes_of_a_coupon() -> None:
         (ERASE, "cart", None),
     ]
     assert [time - first for _, _, time, _ in told] == [121 * 60_000, 180 * 60_000]
+
+
+# However slow the mail is
+
+SLOW = [campaign("abandoned-cart", **{**GIVES, "coupon": {"pool": "p", "codes": ["A", "B"], "per_user": 2}})]
+moves = st.tuples(
+    st.sampled_from(["add A", "buy A", "clock", "clock", "ledger", "ledger", "user", "user"]),
+    st.sampled_from(["ann", "bob", "cleo"]),
+    st.integers(1, 14),
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(moves, max_size=40))
+def test_no_code_is_shown_to_two_users_however_slow_the_mail(drawn: list[tuple[str, str, int]]) -> None:
+    shop, ledgers, heard = Shop(engine(SLOW, cart_enabled=False, cap_day=99, cap_week=99)), Ledgers({}, {}), 0
+    by, answers, hour = Terms.of(SLOW[0]), list[Grant](), 8.0
+
+    def happens(user: str, what: str) -> None:
+        row = happening(f"{1 + int(hour) // 24} {int(hour) % 24:02}:00 | {what}", MONDAY, 0)
+        shop.play([replace(row, user=user) if row.event is not None else row])
+
+    for user in ("ann", "bob", "cleo"):
+        happens(user, "consent")
+        happens(user, "zone Europe/London")
+    for what, user, hours in drawn + [(what, "ann", 14) for what in ("ledger", "user", "clock") * 6]:
+        if what == "ledger" and heard < len(shop.notices):
+            said = shop.notices[heard]
+            heard += 1
+            grant = ledgers.hear(said.type, said.body, by, said.time)
+            answers += [grant] if grant is not None else []
+        elif what == "user" and answers:
+            answer = answers.pop(0)
+            told = Told(type=GRANT, time="", anonymous="", body=msgspec.to_builtins(answer))
+            now = ms("00:00") + round(hour * HOUR_MS)
+            shop.play([Happening(answer.request.user, now, now, told)])
+        elif what not in ("ledger", "user"):
+            hour += hours if what == "clock" else 0
+            happens(user, what)
+    shown = {(one.coupon.code, one.user) for one in shop.messages if one.coupon is not None}
+    assert len(shown) == len({code for code, _ in shown})
+    assert len(shown) <= ledgers.pools.get("cart", Pool()).issued
 
 
 # Through partitions

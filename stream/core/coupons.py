@@ -17,7 +17,7 @@ given back or redeemed once is not so twice. A code that a user has seen never g
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -87,11 +87,12 @@ class Terms:
 
 
 class Pool(msgspec.Struct, frozen=True, array_like=True):
-    """The sums of a campaign's ledger. 300 bytes, and 10 a day on which coupons end.
+    """The sums of a campaign's ledger. 30 bytes, and 6 for each hour at which open coupons end.
 
     ``next`` is the first code never handed out, ``free`` those given back, ascending; ``issued`` are all
     grants but those given back (``returned``), ``spent`` what they are worth. ``open`` has the number of
-    grants that are neither redeemed nor given back, by the hour at whose end they expire.
+    grants that are neither redeemed nor given back, by the hour at whose end they expire; those of hours that
+    had ended by the newest grant are in ``ended``.
     """
 
     format: int = _FORMAT
@@ -102,10 +103,11 @@ class Pool(msgspec.Struct, frozen=True, array_like=True):
     returned: int = 0
     spent: int = 0
     open: tuple[tuple[int, int], ...] = ()
+    ended: int = 0
 
     def expired(self, time: int) -> int:
-        """Grants that ended unredeemed before a time."""
-        return sum(count for hour, count in self.open if (hour + 1) * HOUR_MS <= time)
+        """Grants that ended unredeemed by a time, not before the newest grant."""
+        return self.ended + sum(count for hour, count in self.open if (hour + 1) * HOUR_MS <= time)
 
 
 class Given(msgspec.Struct, frozen=True, array_like=True):
@@ -129,8 +131,8 @@ class Wallet(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The body of a request; ``worth`` is what the nudge's items cost, None: unknown. ``offer`` is what
-    lists had to say (`stream.core.offers`), and comes back with the answer."""
+    """The body of a request. ``number`` counts the user's own; ``worth`` is what the nudge's items cost
+    (None: unknown); ``offer`` is what lists had to say (`stream.core.offers`), and comes back in the answer."""
 
     campaign: str
     user: str
@@ -140,11 +142,17 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     time: int
     worth: float | None = None
     offer: dict[str, Any] | None = None
+    number: int = 1
 
     @property
     def key(self) -> str:
         """What tells it from the user's other requests."""
-        return f"{self.rule}-{self.step}-{self.due}"
+        return key_of(self.rule, self.due, self.number)
+
+
+def key_of(rule: str, due: int, number: int) -> str:
+    """The name of a request. One nudge may ask twice, and only one answer is used: each has its own grant."""
+    return f"{rule}-{due}-{number}"
 
 
 class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -186,8 +194,8 @@ def request(
     code = terms.codes[number] if terms.codes else terms.offer
     expires = (-((now + terms.valid_ms) // -HOUR_MS)) * HOUR_MS
     given = Given(key, code, number, now, expires, terms.value)
-    opened = _counted(pool.open, given, 1)
-    pool = replace(pool, issued=pool.issued + 1, spent=pool.spent + terms.value, open=opened)
+    pool = _counted(_folded(pool, now), given, 1)
+    pool = replace(pool, issued=pool.issued + 1, spent=pool.spent + terms.value)
     return pool, replace(wallet, given=(*wallet.given, given)[-HELD:]), _grant(asked, given)
 
 
@@ -240,9 +248,10 @@ def give_back(pool: Pool, wallet: Wallet, key: str) -> tuple[Pool, Wallet]:
         issued=pool.issued - 1,
         returned=pool.returned + 1,
         spent=pool.spent - found.value,
-        open=_counted(pool.open, found, -1),
     )
-    return pool, replace(wallet, given=tuple(given for given in wallet.given if given is not found))
+    return _counted(pool, found, -1), replace(
+        wallet, given=tuple(given for given in wallet.given if given is not found)
+    )
 
 
 def redeem(pool: Pool, wallet: Wallet, code: str, time: int) -> tuple[Pool, Wallet]:
@@ -250,15 +259,29 @@ def redeem(pool: Pool, wallet: Wallet, code: str, time: int) -> tuple[Pool, Wall
     for at, given in enumerate(wallet.given):
         if given.code == code and not given.redeemed and time < given.expires:
             used = replace(given, redeemed=max(time, 1))
-            pool = replace(pool, redeemed=pool.redeemed + 1, open=_counted(pool.open, given, -1))
+            pool = replace(_counted(pool, given, -1), redeemed=pool.redeemed + 1)
             return pool, replace(wallet, given=(*wallet.given[:at], used, *wallet.given[at + 1 :]))
     return pool, wallet
 
 
-def _counted(opened: tuple[tuple[int, int], ...], given: Given, by: int) -> tuple[tuple[int, int], ...]:
-    counts, hour = dict(opened), given.expires // HOUR_MS - 1
-    counts[hour] = counts.get(hour, 0) + by
-    return tuple((each, counts[each]) for each in sorted(counts) if counts[each])
+def _counted(pool: Pool, given: Given, by: int) -> Pool:
+    """Count a grant in, or out of where it stands: among the open ones, or those that ended."""
+    hour = given.expires // HOUR_MS - 1
+    at = bisect_left(pool.open, (hour, 0))
+    there = at < len(pool.open) and pool.open[at][0] == hour
+    if by < 0 and not there:
+        return replace(pool, ended=pool.ended + by)
+    count = by + (pool.open[at][1] if there else 0)
+    kept = ((hour, count),) if count else ()
+    return replace(pool, open=(*pool.open[:at], *kept, *pool.open[at + there :]))
+
+
+def _folded(pool: Pool, now: int) -> Pool:
+    """Hours that have ended become one number, so that a ledger does not grow with time."""
+    at = bisect_left(pool.open, (now // HOUR_MS, 0))
+    if not at:
+        return pool
+    return replace(pool, open=pool.open[at:], ended=pool.ended + sum(count for _, count in pool.open[:at]))
 
 
 def _grant(asked: Request, given: Given) -> Grant:

@@ -71,14 +71,15 @@ class CartLine(msgspec.Struct, frozen=True, array_like=True):
 class Timer(msgspec.Struct, frozen=True, array_like=True):
     """A pending nudge: it fires at ``at``, after it was ``due`` only if its event was late or it was held.
 
-    With ``asked`` it waits for what it is to show: the number of the ask, from 1; with ``coupon`` for that.
+    With ``asked`` it waits for what it is to show: the number of the ask, from 1; with ``coupon`` for a
+    coupon: the number of the request, from 1.
     """
 
     at: int
     due: int
     held: bool = False
     asked: int = 0
-    coupon: bool = False
+    coupon: int = 0
 
 
 class Preference(msgspec.Struct, frozen=True, array_like=True):
@@ -118,7 +119,8 @@ class UserState(msgspec.Struct, array_like=True):
     the last nudges that a late order could revoke, ``viewed`` the items looked at last, newest first, and not
     ordered since; they are noted while a campaign runs that wants to know. ``watching`` are the items whose
     own lists may have this user (`stream.core.watchers`), likewise. ``rfm`` is what he bought,
-    ``coupons`` the last codes that he was sent, by campaign, ``loyalty`` his points (`stream.core.loyalty`).
+    ``coupons`` the last codes that he was sent, by campaign, ``loyalty`` his points (`stream.core.loyalty`),
+    ``requests`` how often a coupon was requested for him.
     """
 
     format: int = _FORMAT
@@ -143,6 +145,7 @@ class UserState(msgspec.Struct, array_like=True):
     rfm: Rfm = NOBODY
     coupons: dict[str, tuple[str, ...]] = {}
     loyalty: Loyalty = NO_POINTS
+    requests: int = 0
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:

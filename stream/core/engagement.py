@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.campaigns import Campaign, Content, Window
-from stream.core.coupons import BACK, ERASE, GRANT, REDEEMED, REQUEST, Grant, Request, Word
+from stream.core.coupons import BACK, ERASE, GRANT, REDEEMED, REQUEST, Grant, Request, Word, key_of
 from stream.core.coupons import WITHIN_MS as COUPON_WITHIN_MS
 from stream.core.engaged import (
     NUDGED,
@@ -290,11 +290,12 @@ class _Passage:
         candidate = self._candidate(trigger, proposal, timer, grant)
         config = self.engine.config_of(trigger.id)
         stop, counted = check(candidate, config), counters(candidate, config)
-        asked, requested = 0 if offer is None else offer.number, False
+        asked, requested = 0 if offer is None else offer.number, 0
         if stop is None and offer is None and self._ask(trigger.id, timer.due, 1):
             stop, asked = Stop("content", now + WITHIN_MS), 1
-        elif stop is None and grant is None and self._request(trigger.id, step, timer.due, proposal, offer):
-            stop, requested = Stop("coupon", now + COUPON_WITHIN_MS), True
+        elif stop is None and grant is None and self._gives(trigger.id):
+            requested = self._request(trigger.id, step, timer.due, proposal, offer)
+            stop = Stop("coupon", now + COUPON_WITHIN_MS)
         verdict, reason = _verdict(stop)
         if stop is not None and stop.until is not None:
             counted["held_until"] = stop.until
@@ -303,6 +304,8 @@ class _Passage:
         self._decide(trigger.id, step, timer.due, now, verdict, reason, counted, proposal.evidence)
         if verdict != "sent" and grant is not None:
             self._give_back(grant)
+        if timer.coupon:
+            self._withdraw(trigger.id, timer)
         if verdict == "held":
             return own
         if verdict == "sent":
@@ -317,18 +320,25 @@ class _Passage:
             self.outcome.asks.append(Ask(self.at, self.user, rule, due, number, self._now, what))
         return bool(what)
 
-    def _request(self, rule: str, step: int, due: int, proposal: Proposal[Any], offer: Offer | None) -> bool:
-        """Ask the campaign's ledger for a coupon, if the campaign gives any."""
+    def _gives(self, rule: str) -> bool:
         campaign = self.engine.campaigns.get(rule)
-        if campaign is None or campaign.coupon is None:
-            return False
+        return campaign is not None and campaign.coupon is not None
+
+    def _request(self, rule: str, step: int, due: int, proposal: Proposal[Any], offer: Offer | None) -> int:
+        """Ask the campaign's ledger for a coupon; the request's number."""
+        self.state.requests += 1
         prices = [line.price for line in proposal.items]
         paid = [line.price * line.quantity for line in proposal.items if line.price is not None]
         told = None if offer is None else msgspec.to_builtins(offer)
         worth = sum(paid) if paid and len(paid) == len(prices) else None
-        asked = Request(rule, self.user, rule, step, due, self._now, worth, told)
+        asked = Request(rule, self.user, rule, step, due, self._now, worth, told, self.state.requests)
         self._notify(rule, REQUEST, asked)
-        return True
+        return asked.number
+
+    def _withdraw(self, rule: str, timer: Timer) -> None:
+        """Give back what a request may bring that nothing waits for any more, before another is made."""
+        key = key_of(rule, timer.due, timer.coupon)
+        self._notify(rule, BACK, Word(rule, self.user, self._now, key))
 
     def _give_back(self, grant: Grant) -> None:
         asked = grant.request
@@ -342,7 +352,7 @@ class _Passage:
     def _candidate(
         self, trigger: Trigger[Any], proposal: Proposal[Any], timer: Timer, grant: Grant | None
     ) -> Candidate:
-        due, waited = timer.due, timer.coupon and grant is None
+        due, waited = timer.due, timer.coupon > 0
         granted = (name for name in trigger.channels if self.state.granted(name, trigger.purpose))
         return Candidate(
             user=self.user,
@@ -471,7 +481,7 @@ class _Passage:
         asked = grant.request
         trigger, timer = self.engine.triggers.get(asked.rule), self.state.pending.get(asked.rule)
         own = None if trigger is None else self._own(trigger)
-        waits = timer is not None and timer.coupon and timer.due == asked.due
+        waits = timer is not None and (timer.due, timer.coupon) == (asked.due, asked.number)
         if trigger is None or own is None or timer is None or not waits or own.step + 1 != asked.step:
             return self._give_back(grant)
         offer = None if asked.offer is None else msgspec.convert(asked.offer, Offer)
@@ -491,6 +501,8 @@ class _Passage:
         """What was ordered may be in an answer that is on its way: another one takes its place."""
         for rule, timer in sorted(self.state.pending.items()):
             if timer.asked and self._ask(rule, timer.due, timer.asked + 1):
+                if timer.coupon:
+                    self._withdraw(rule, timer)
                 self.state.pending[rule] = Timer(timer.at, timer.due, timer.held, timer.asked + 1)
 
     def _watch(self, seen: Seen) -> None:
