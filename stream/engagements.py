@@ -33,9 +33,12 @@ class Item(Struct, frozen=True, omit_defaults=True):
 
 
 class Coupon(Struct, frozen=True, omit_defaults=True):
-    """A code for this user, valid until ``expires``."""
+    """A code for this user, valid until ``expires``: of which ``offer`` or pool, worth ``value`` in the
+    shop's currency."""
 
     code: Text
+    offer: Text | None = None
+    value: Annotated[float, Meta(ge=0)] | None = None
     expires: Time | None = None
 
 

@@ -132,7 +132,7 @@ class Wallet(msgspec.Struct, frozen=True, array_like=True):
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of a request. ``number`` counts the user's own; ``worth`` is what the nudge's items cost
-    (None: unknown); ``offer`` is what lists had to say (`stream.core.offers`), and comes back in the answer."""
+    (None: unknown); ``offer`` is what lists had to say (`stream.core.offers`), and comes with the answer."""
 
     campaign: str
     user: str

@@ -335,6 +335,14 @@ class _Passage:
         self._notify(rule, REQUEST, asked)
         return asked.number
 
+    def _coupon(self, rule: str, grant: Grant | None) -> CouponCode | None:
+        """What a message says of what was granted."""
+        campaign = self.engine.campaigns.get(rule)
+        if grant is None or campaign is None or campaign.coupon is None:
+            return None
+        name = campaign.coupon.offer or campaign.coupon.pool or ""
+        return CouponCode(grant.code, name, grant.value, grant.expires)
+
     def _withdraw(self, rule: str, timer: Timer) -> None:
         """Give back what a request may bring that nothing waits for any more, before another is made."""
         key = key_of(rule, timer.due, timer.coupon)
@@ -411,7 +419,7 @@ class _Passage:
                 version=self._number(trigger.id),
                 template="" if content is None else content.template,
                 data={} if content is None else content.data,
-                coupon=None if grant is None else CouponCode(grant.code, grant.value, grant.expires),
+                coupon=self._coupon(trigger.id, grant),
             )
         )
         if grant is not None:

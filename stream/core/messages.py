@@ -60,9 +60,11 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CouponCode(msgspec.Struct, frozen=True):
-    """A coupon of this user: its code, what it is worth in the shop's currency, and until when it holds."""
+    """A coupon of this user: its code, of which offer or pool, what it is worth in the shop's currency, and
+    until when it holds."""
 
     code: str
+    offer: str
     value: float
     expires: int
 

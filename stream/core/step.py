@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stream.codec import Columns
 from stream.core import engagement, noise
 from stream.core.attribution import ATTRIBUTED, Attributed, Rules, Told, Touches, attribute
-from stream.core.coupons import GRANT, TO_LEDGER, Ledgers, Pool, Terms, Wallet
+from stream.core.coupons import GRANT, TO_LEDGER, Ledgers, Pool, Terms, Wallet, parties
 from stream.core.engaged import Seen, UserState
 from stream.core.engagement import Clock, Engine
 from stream.core.merge import Asked, Facts, Handover, hand_over, logins, seen_of, take_over
@@ -367,13 +367,18 @@ def _engage(engine: Engine, view: View, result: Result, facts: Facts, columns: C
 
 def _settle(engine: Engine, view: View, result: Result, columns: Columns, clock: Clock) -> None:
     """What ledgers of coupons are told, in order; their answers are notices to the users."""
-    heard = [at for at, each in columns.details.items() if each.type in TO_LEDGER and result.fresh[at]]
+    heard = {
+        at: each
+        for at, each in columns.details.items()
+        if each.type in TO_LEDGER and isinstance(each, Heard) and result.fresh[at]
+    }
     if not heard:
         return
-    ledgers, answers = Ledgers(dict(view.pools), dict(view.wallets)), list[Notice]()
-    for at in sorted(heard):
-        told, now = columns.details[at], int(clock.after[at])
-        assert isinstance(told, Heard)
+    held = dict.fromkeys(parties(told.type, told.body) for told in heard.values())
+    pools = {name: view.pools[name] for name, _ in held}
+    ledgers, answers = Ledgers(pools, {at: view.wallets[at] for at in held}), list[Notice]()
+    for at, told in sorted(heard.items()):
+        now = int(clock.after[at])
         holds = engine if engine.plan is None else engine.plan.at(now)
         terms = Terms.of(holds.campaigns.get(told.body["campaign"]))
         grant = ledgers.hear(told.type, told.body, terms, now)
