@@ -19,6 +19,7 @@ import numpy as np
 
 from producers.source import Entry
 from stream.core.campaigns import Campaign
+from stream.core.coupons import WITHIN_MS
 from stream.delivery import Output
 from stream.local import LocalWorker, bundle
 from stream.mail import has_interests
@@ -103,7 +104,8 @@ async def passing(
     await worker.take()
     watching = worker.contexts.shopping.engine.terms is not None
     told = entries if watching else (entry for entry in entries if not entry.is_item)
-    log, events, mail = _Log(_records(told)), 0, list[Output]()
+    asking = any(campaign.coupon is not None for campaign in campaigns)
+    log, events, mail = _Log(_records(told), WITHIN_MS // 2 if asking else 0), 0, list[Output]()
     while some := log.next(mail):
         await _pass(worker, some, log.is_item, watching)
         users = [record.key.decode() for record in some if record.key is not None and not log.is_item]
@@ -129,17 +131,21 @@ async def _pass(worker: LocalWorker, records: Sequence[StockRecord], is_item: bo
 class _Log:
     """Records in batches, and between them the mail that the worker wrote into its own log.
 
-    ``is_item`` tells whether the last batch was of catalogue events.
+    ``is_item`` tells whether the last batch was of catalogue events. A batch is of less than ``span`` ms
+    (0: of any), so that what waits for an answer by mail gets it in time.
     """
 
-    def __init__(self, records: Iterator[tuple[bool, StockRecord]]) -> None:
-        self._batches = self._cut(records)
+    def __init__(self, records: Iterator[tuple[bool, StockRecord]], span: int = 0) -> None:
+        self._batches = self._cut(records, span)
         self._ends, self._time = {False: 0, True: 0}, 0
         self.is_item = False
 
     @staticmethod
-    def _cut(records: Iterator[tuple[bool, StockRecord]]) -> Iterator[tuple[bool, list[StockRecord]]]:
-        for is_item, group in groupby(records, lambda record: record[0]):
+    def _cut(
+        records: Iterator[tuple[bool, StockRecord]], span: int
+    ) -> Iterator[tuple[bool, list[StockRecord]]]:
+        parts = groupby(records, lambda record: (record[0], record[1].timestamp // span if span else 0))
+        for (is_item, _), group in parts:
             while some := [record for _, record in islice(group, BATCH)]:
                 yield is_item, some
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from stream.campaign_files import MOST_BYTES, TRIGGERS, Loaded, load, load_text
+from stream.campaign_files import MOST_BYTES, TRIGGERS, Loaded, load, load_text, running
 from stream.core.campaigns import (
     OTHER_PRIORITY,
     PRIORITIES,
@@ -397,6 +397,16 @@ def test_data_stay_as_they_are_through_yaml(data: Any) -> None:
     loaded = load_text(text, "c.yaml", REGISTRY)
     assert loaded.campaign is not None
     assert loaded.campaign.message.data == {"a": data}
+
+
+def test_codes_may_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
+    said = "id: may\ntrigger: {type: win-back}\nmessage: {template: t}\ncoupon: {pool: may, codes: may.txt}\n"
+    (tmp_path / "may.yaml").write_text(said)
+    [problem] = load(tmp_path)[0].problems
+    assert (problem.line, problem.field) == (4, "coupon.codes") and "a code a line" in problem.mend
+    (tmp_path / "may.txt").write_text("M-1\n\n M-2 \n")
+    [found] = running(str(tmp_path))
+    assert found.coupon is not None and found.coupon.codes == ("M-1", "M-2")
 
 
 def test_two_files_of_a_folder_have_two_ids(tmp_path: Path) -> None:

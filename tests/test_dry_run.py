@@ -71,6 +71,20 @@ def test_what_lists_would_show_is_taken_to_be_there() -> None:
     assert [message["items"] for message in run.sample] == [[]] * 3
 
 
+def test_coupons_and_their_cost_are_counted() -> None:
+    coupon = {"pool": "may", "codes": ["MAY-1", "MAY-2"], "value": 2.5}
+    given = campaign("post-purchase", steps=["2d"], coupon=coupon)
+    bought = [(f"1 10:0{n}", user, "purchase") for n, user in enumerate(["ann", "bob", "cleo"])]
+    log = consenting(entries(*bought, ("4 12:00", "ann", "view_item")), ["email"])
+    run = asyncio.run(dry_run(Settings(cart_enabled=False), [given], log))
+    assert {why: n for (_, outcome, why), n in run.decisions.items() if outcome != "held"} == {
+        "": 2,
+        "pool": 1,
+    }
+    assert (run.coupons["post-purchase"], run.cost["post-purchase"]) == (2, 5.0)
+    assert sorted(message["coupon"]["code"] for message in run.sample) == ["MAY-1", "MAY-2"]
+
+
 def test_it_decides_what_the_engine_decides_event_by_event() -> None:
     kinds = ("purchase", "add_to_cart", "view_item", "purchase", "view_item")
     told = [(f"{1 + n // 20} {n % 20 + 1:02}:{n % 60:02}", f"u{n % 7}", kinds[n * 7 % 5]) for n in range(200)]
