@@ -22,6 +22,7 @@ from stream.evaluation.coupons import auc, average_precision
 from stream.evaluation.history import History, HistoryError, read
 from stream.evaluation.measures import (
     MONDAY_MS,
+    RESAMPLES,
     WEEK_MS,
     Answers,
     Catalog,
@@ -32,9 +33,10 @@ from stream.evaluation.measures import (
     measured,
     of_lists,
     per_query,
+    resamples,
     since,
 )
-from stream.evaluation.protocols import answers, popularity, split_ms, vectors
+from stream.evaluation.protocols import answers, last_sessions, popularity, split_ms, vectors
 from stream.settings import Settings
 
 DEFAULT = Settings()
@@ -139,6 +141,21 @@ def test_users_not_queries_are_drawn() -> None:
     assert measured(once, catalog, [5])["hit@5"] == measured(again, catalog, [5])["hit@5"]
 
 
+def test_intervals_are_those_of_resampled_queries() -> None:
+    """The sums of users that are drawn are the means of the queries that come with them."""
+    found = some_answers(300, 40)
+    users, which = np.unique(found.user, return_inverse=True)
+    weights = np.array(list(resamples(len(users), 0)))[:, which]
+    rng = np.random.default_rng(0)
+    together = rng.multinomial(len(users), np.full(len(users), 1 / len(users)), size=RESAMPLES)
+    assert np.array_equal(weights, together[:, which])
+    told_ = measured(found, Catalog(np.arange(1, 41)), [5])
+    for name, value in per_query(found, [5]).items():
+        means = (weights @ value) / weights.sum(axis=1)
+        low, high = np.quantile(means, [0.025, 0.975])
+        assert (told_[name].low, told_[name].high) == pytest.approx((low, high), abs=1e-12)
+
+
 def test_paired_differences() -> None:
     value, user = np.random.default_rng(3).random(200), np.arange(200, dtype=np.int32)
     same = difference(value, value, user)
@@ -190,7 +207,7 @@ def shape(found: History) -> list[tuple[str, list[str]]]:
 
 
 def test_sequences_interleave_users_evenly(tmp_path: Path) -> None:
-    (tmp_path / "s.txt").write_text("a 1 2 3 4\nb 5 6\n\n")
+    (tmp_path / "s.txt").write_text("a 1 2 3\nb 5 6\n\na 4\n")
     found = read(str(tmp_path / "s.txt"))
     assert [items for user, items in shape(found) if user == "a"] == [["1"], ["2"], ["3"], ["4"]]
     assert [items for user, items in shape(found) if user == "b"] == [["5"], ["6"]]
@@ -371,6 +388,18 @@ def test_sessions_count_from_training_alone_unless_told() -> None:
     assert not np.array_equal(online.lists, found.lists)
 
 
+@pytest.mark.parametrize("timed", [True, False])
+def test_without_a_test_file_the_last_sessions_are_predicted(timed: bool) -> None:
+    history = replace(world(3, users=20, events=5), timed=timed)
+    begin = {user: at for at, user in reversed(list(enumerate(history.user.tolist())))}
+    users = sorted(begin, key=begin.__getitem__) if timed else sorted(begin)
+    train, test = last_sessions(history)
+    assert set(test.user.tolist()) == set(users[16:]) and set(train.user.tolist()) == set(users[:16])
+    assert len(train) + len(test) == len(history)
+    found, told_ = asked(history, "sessions"), asked(train, "sessions", test)
+    assert np.array_equal(found.lists, told_.lists) and np.array_equal(found.targets, told_.targets)
+
+
 def test_next_basket_begins_where_the_data_say() -> None:
     history = world(baskets=True)
     cut = int(history.time_ms[history.begins[240]])
@@ -387,8 +416,8 @@ def test_next_basket_begins_where_the_data_say() -> None:
 
 
 def test_what_does_not_fit_is_told() -> None:
-    with pytest.raises(HistoryError, match="needs --test FILE"):
-        asked(world(), "sessions")
+    with pytest.raises(HistoryError, match="1 sessions are too few to be split: give --test FILE"):
+        asked(world(users=1), "sessions")
     for protocol, events in {"prequential": 1, "next-basket": 1, "leave-one-out": 2}.items():
         with pytest.raises(HistoryError, match="nothing to predict"):
             asked(replace(world(events=events), timed=False), protocol)

@@ -39,7 +39,8 @@ def evaluate(
         Path | None, typer.Option(exists=True, help="JSON of items' attributes: {item: [value, …]}.")
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(exists=True, help="sessions: the file that is predicted.")
+        Path | None,
+        typer.Option(exists=True, help="sessions: what is predicted; by default the last fifth."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(exists=True, help="Settings (TOML); default: as everywhere.")
@@ -80,6 +81,7 @@ def evaluate(
     from stream.evaluation.history import HistoryError
 
     _demand("--test, --online", protocol == "sessions", test is not None or online, "sessions")
+    _alone(protocol, any((attributes, config, other, components, live, plot, limit)) or k != "5,10,20")
     _demand("--static", protocol == "next-basket", static, "next-basket")
     try:
         if plot is not None:
@@ -151,6 +153,11 @@ def _demand(options: str, fits: bool, given: bool, protocol: str) -> None:
         raise typer.BadParameter(f"means something with --protocol {protocol} alone", param_hint=options)
 
 
+def _alone(protocol: Protocol, given: bool) -> None:
+    if protocol == "coupons" and given:
+        raise typer.BadParameter("ranks coupons, not lists: it takes --json alone", param_hint="coupons")
+
+
 def _demand_picture(path: Path) -> None:
     """Before the work is done, not after it."""
     from stream.evaluation.picture import formats
@@ -214,6 +221,8 @@ class _Job:
     def show(self, name: str, config: Path | None) -> None:
         """Evaluate and print the table of all measures."""
         self.run(name, settings_at(config))
+        asked = self.results[name][0].user
+        err.print(f"{len(asked):,} queries of {len(set(asked.tolist())):,} users")
         if not self.json:
             out.print(_table(f"{self.history.name}, {self.protocol}", self.results[name][1]))
 

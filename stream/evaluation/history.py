@@ -111,11 +111,14 @@ def _reader(path: Path) -> Callable[[Path], History]:
 
 
 def _sequences(path: Path) -> History:
-    """`user item item …` a line, in order of time, without times."""
+    """`user item item …` a line, in order of time, without times. A user's further lines go on with it."""
     rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if short := [row for row in rows if len(row) < 2]:
         raise HistoryError(f"{path}: a line reads {short[0][0]!r}, should be: user item item …")
-    return _spread(path.stem, {row[0]: [[item] for item in row[1:]] for row in rows}, "view_item")
+    users: dict[str, list[list[str]]] = {}
+    for user, *items in rows:
+        users.setdefault(user, []).extend([item] for item in items)
+    return _spread(path.stem, users, "view_item")
 
 
 def _baskets(path: Path) -> History:

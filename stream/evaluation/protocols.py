@@ -247,6 +247,18 @@ def split_ms(history: History, share: float) -> int:
     return MONDAY_MS + (last + 1 - max(round((last - first + 1) * share), 1)) * WEEK_MS
 
 
+def last_sessions(history: History, share: float = 0.2) -> tuple[History, History]:
+    """The history without the last sessions, and those: whole users by their first event, or, where there are
+    no times, in the order of the file. Raises HistoryError where there are too few."""
+    users, first = np.unique(history.user, return_index=True)
+    users = users[np.argsort(first, kind="stable")] if history.timed else users
+    last = users[len(users) - round(len(users) * share) :]
+    if not 0 < len(last) < len(users):
+        raise HistoryError(f"{len(users)} sessions are too few to be split: give --test FILE")
+    tested = np.isin(history.user, last)
+    return history.part(~tested), history.part(tested)
+
+
 async def prequential(run: Run) -> Answers:
     """Predict every event before it counts."""
     await run.test(run.history, np.ones(len(run.history), dtype=np.bool_), True, True)
@@ -274,9 +286,7 @@ async def answers(
 ) -> tuple[Answers, Run]:
     """Evaluate a configuration by a protocol. Raises HistoryError where the data do not fit it."""
     if protocol == "sessions":
-        if test is None:
-            raise HistoryError("the protocol sessions needs --test FILE: what is predicted after training")
-        history, test = together(history, test)
+        history, test = together(*(last_sessions(history) if test is None else (history, test)))
     run = Run(settings, history, size, progress, alone)
     await run.open()
     if protocol == "sessions" and test is not None:
