@@ -132,7 +132,7 @@ class Candidates:
 
     def find(self, row: I64, item: I32) -> I64:
         """Places [n] of (row, item) pairs [n] among the candidates, −1 for those that are none."""
-        if not len(self.item):
+        if not len(self.item) or not len(row):
             return np.full(len(row), -1, dtype=np.int64)
         keys, wanted = self.row << 32 | self.item, row << 32 | item
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -216,8 +216,10 @@ class Candidates:
 
     def lengths(self, at: I64) -> I64:
         """How many entries candidates ``at`` [n] have: [n]."""
-        after = np.append(self.first, len(self.place))[at + 1]
-        lengths: I64 = np.minimum(after, self.end[self.row[at]]) - self.first[at]
+        # A user's entries that name no item follow his last candidate's; behind the very last nothing does.
+        after = self.first.take(np.minimum(at + 1, len(self.first) - 1))
+        after = np.where(at + 1 < len(self.first), after, len(self.place))
+        lengths: I64 = np.minimum(after, self.end.take(self.row.take(at))) - self.first.take(at)
         return lengths
 
     def entries(self, at: I64) -> tuple[I64, I64]:
