@@ -5,7 +5,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream.core.content import Content
@@ -96,6 +96,7 @@ def expected(held: dict[int, list[int]], i: int, j: int) -> float:
 
 @settings(max_examples=200)
 @given(NEWS, st.integers(1, 9), st.sets(st.integers(0, 7), max_size=2))
+@example([{0: [-1, 1], 1: [3, 3]}], 1, set())
 def test_cosines_and_nearest_are_those_of_brute_force(
     news: list[dict[int, list[int]]], k: int, hidden: set[int]
 ) -> None:
