@@ -19,8 +19,8 @@ from stream.settings import Settings
 from tests.commands import cli as cli
 from tests.kafka import ApacheKafka
 
-# A shared machine may stall any example for longer than Hypothesis' 200 ms. The same examples every time, so that
-# a change is judged by what it changed; TIDEWISE_TEST_EXPLORE=1 looks for new ones.
+# A shared machine may stall any example for longer than Hypothesis' 200 ms. The same examples every time, so
+# that a change is judged by what it changed; TIDEWISE_TEST_EXPLORE=1 looks for new ones.
 EXPLORE = os.environ.get("TIDEWISE_TEST_EXPLORE") == "1"
 hypothesis_settings.register_profile("tidewise", deadline=None, derandomize=not EXPLORE)
 hypothesis_settings.load_profile("tidewise")
