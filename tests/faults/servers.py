@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -114,13 +114,12 @@ class Lasting(Managed, Server):
 
 
 class Valkey(Lasting, EmbeddedStore):
-    """Valkey with an append-only file, on a port that stays."""
+    """Valkey with an append-only file, on a port that stays. It keeps all it acknowledged."""
 
     name = "Valkey"
 
-    def __init__(self, appendfsync: Literal["always", "everysec"] = "always") -> None:
+    def __init__(self) -> None:
         super().__init__(steady_port())
-        self._appendfsync = appendfsync
 
     def snapshot(self) -> None:
         """Keep a copy of the files as they are now: what a power cut would leave."""
@@ -163,7 +162,7 @@ class Valkey(Lasting, EmbeddedStore):
             "--appendonly",
             "yes",
             "--appendfsync",
-            self._appendfsync,
+            "always",
         ]
         # A rewrite during a copy would leave a copy of neither.
         keep = ["--aof-load-truncated", "yes", "--auto-aof-rewrite-percentage", "0"]

@@ -195,7 +195,7 @@ async def test_a_target_that_is_away_is_a_reset() -> None:
 
 
 def test_a_store_keeps_what_it_acknowledged() -> None:
-    with Valkey("everysec") as store, Redis.from_url(store.url) as client:
+    with Valkey() as store, Redis.from_url(store.url) as client:
         client.set("a", 1)
         store.snapshot()
         client.set("a", 2)
