@@ -1,4 +1,7 @@
-"""A stock Faust application that takes each message, decodes its JSON and acknowledges it: nothing else."""
+"""A stock Faust application that takes each message, decodes its JSON and acknowledges it: nothing else.
+
+Prints what a message takes from the first twentieth on: seconds of the clock and of its CPU.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ async def main(broker: str, topic: str, partitions: int, messages: int) -> None:
         broker_heartbeat_interval=1.0,
         stream_wait_empty=False,
     )
-    done, seen, started = asyncio.Event(), 0, 0.0
+    done, seen = asyncio.Event(), 0
+    started = 0.0, 0.0
 
     async def agent(stream: StreamT[Any]) -> None:
         nonlocal seen, started
@@ -39,14 +43,15 @@ async def main(broker: str, topic: str, partitions: int, messages: int) -> None:
             orjson.loads(value)
             seen += 1
             if seen == messages // 20:
-                started = time.perf_counter()
+                started = time.perf_counter(), time.process_time()
             if seen == messages:
                 done.set()
 
     app.agent(app.topic(topic))(agent)
     await app.start()
     await asyncio.wait_for(done.wait(), 300)
-    print((messages - messages // 20) / (time.perf_counter() - started), flush=True)
+    ended, rest = (time.perf_counter(), time.process_time()), messages - messages // 20
+    print(*((end - begin) / rest for begin, end in zip(started, ended, strict=True)), flush=True)
     await app.stop()
 
 

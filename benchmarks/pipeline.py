@@ -1,34 +1,32 @@
 """Whole pipeline: events/s of one worker ÷ a bare stock Faust agent that takes the same single messages.
 
 ``python -m benchmarks.pipeline --json [--events 200000] [--kafka]``: broker, store and both consumers on this
-machine, in one run. The worker does everything: decode, user state, increments through Kafka, kernel,
-ranking, views, messages, exact delivery; the clock stops when every event and every increment is in the
-store. The bare agent decodes JSON and acknowledges. Load: 20,000 users (Zipf 0.8), 50,000 items in sessions
+machine, in turns. The worker does everything: decode, user state, increments through Kafka, kernel, ranking,
+views, messages, exact delivery; the clock stops when every event and every increment is in the store. The
+bare agent decodes JSON and acknowledges. P1: single events, P2: arrays of 100; by the default components, and
+`lean`. Rates are by the clock, as what a shop gets; beside them µs of CPU an event of worker, broker and
+store, which other work on the machine hardly changes. Load: 20,000 users (Zipf 0.8), 50,000 items in sessions
 by category, about 237 bytes an event.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import os
-import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import orjson
 from aiokafka import AIOKafkaProducer
 
+from benchmarks.processes import cpu_s
+from benchmarks.report import Report, arguments, figure, repeated, tell
+from benchmarks.servers import Servers, servers, worker
 from state.keys import Keys
 from state.redis import RedisStore
 from stream.admin import create_topics
-from stream.embedded import EmbeddedBroker, EmbeddedStore
 from stream.kafka import KafkaLog
 from stream.ownership import partition_of
 from stream.settings import Settings
@@ -36,24 +34,17 @@ from stream.status import Status, status
 from stream.topics import EVENTS
 
 USERS, ITEMS, CATEGORIES = 20_000, 50_000, 500
+PROFILES = {"default": {}, "lean": {"components": '["lean"]'}}
+GOALS = {"P1 default": 2.0, "P1 lean": 3.5, "P2 default": 2.5, "P2 lean": 4.5}
 Message = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Rates in events a second; ratios to the bare agent of the same run."""
+class Cost:
+    """Seconds an event, from the first twentieth of the log on: by the ``clock``, and of ``cpu`` by process."""
 
-    bare_agent: float
-    single: float
-    arrays: float
-    single_ratio: float
-    arrays_ratio: float
-    events: int
-    array_size: int
-    broker: str
-    python: str
-    numpy: str
-    cores: int
+    clock: float
+    cpu: Mapping[str, float]
 
 
 def events(n: int, seed: int = 7) -> list[Message]:
@@ -128,64 +119,51 @@ async def send(settings: Settings, singles: list[Message], size: int) -> None:
     await producer.stop()
 
 
-def bare(settings: Settings, messages: int) -> float:
-    """Events a second of the bare agent."""
+def bare(settings: Settings, messages: int) -> Cost:
+    """What a message costs the bare agent."""
     command = [sys.executable, "-m", "benchmarks.bare_agent", settings.broker_url, EVENTS.full(settings)]
     done = subprocess.run(
         [*command, str(settings.partitions), str(messages)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         timeout=600,
         check=True,
     )
-    return float(done.stdout.split()[-1])
+    clock, cpu = map(float, done.stdout.split()[-2:])
+    return Cost(clock, {"worker": cpu})
 
 
-async def worker(settings: Settings, n: int, profile: str | None) -> float:
-    """Events a second of one worker, from its first twentieth to the last increment in the store."""
-    environment = os.environ | {
-        "TIDEWISE_BROKER_URL": settings.broker_url,
-        "TIDEWISE_STORE_URL": settings.store_url,
-        "TIDEWISE_PREFIX": settings.prefix,
-        "TIDEWISE_TOPIC_PREFIX": settings.topic_prefix,
-        "TIDEWISE_PARTITIONS": str(settings.partitions),
-        "TIDEWISE_SESSION_TIMEOUT_S": "6",
-        "TIDEWISE_REBALANCE_TIMEOUT_S": "6",
-        "TIDEWISE_HEARTBEAT_S": "1",
-    }
-    python = [
-        sys.executable,
-        *(["-m", "cProfile", "-o", profile] if profile else []),
-        "-m",
-        "stream.cli",
-        "worker",
-    ]
-    process = subprocess.Popen(python, env=environment)
-    try:
-        return await _measure(settings, n, process)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-async def _measure(settings: Settings, n: int, process: subprocess.Popen[bytes]) -> float:
+async def followed(settings: Settings, n: int, pids: Mapping[str, int]) -> Cost:
+    """What an event costs, until the last increment is in the store; a worker runs. ``pids``: by names."""
     store = await RedisStore.open(settings.store_url, Keys(settings.prefix), 5.0)
     log = KafkaLog(settings)
     await log.start()
-    started: tuple[float, int] | None = None
-    deadline = time.perf_counter() + 600
+    begun: tuple[float, Mapping[str, float], int] | None = None
+    deadline = time.perf_counter() + 900
     try:
-        while time.perf_counter() < deadline and process.poll() is None:
+        while time.perf_counter() < deadline:
             now, at = await status(settings, store, log), time.perf_counter()
-            if started is None and now.events >= n // 20:
-                started = at, now.events
-            if started is not None and _finished(now, n):
-                return (n - started[1]) / (at - started[0])
+            if begun is None and now.events >= n // 20:
+                begun = at, used(pids), now.events
+            if begun is not None and _finished(now, n):
+                return _between(begun, at, used(pids), n)
             await asyncio.sleep(0.05)
     finally:
         await log.stop()
         await store.close()
     raise RuntimeError("the worker did not finish")
+
+
+def used(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU seconds of processes so far."""
+    return {name: cpu_s(pid) for name, pid in pids.items()}
+
+
+def _between(
+    begun: tuple[float, Mapping[str, float], int], at: float, cpu: Mapping[str, float], n: int
+) -> Cost:
+    rest = n - begun[2]
+    return Cost((at - begun[0]) / rest, {name: (cpu[name] - begun[1][name]) / rest for name in cpu})
 
 
 def _finished(now: Status, n: int) -> bool:
@@ -194,56 +172,64 @@ def _finished(now: Status, n: int) -> bool:
     return now.events == n and now.settled
 
 
-async def run(n: int, size: int, broker: str, store: str, kind: str, profile: str | None) -> Outcome:
-    singles = events(n)
-    common = {"broker_url": broker, "store_url": store}
-    one = Settings.model_validate(common | {"prefix": "single", "topic_prefix": "single."})
-    many = Settings.model_validate(common | {"prefix": "arrays", "topic_prefix": "arrays."})
-    rates = {}
-    for settings, packed in ((one, 1), (many, size)):
+class Pipeline:
+    """Runs that each have topics of their own on the same servers."""
+
+    def __init__(self, running: Servers, singles: list[Message], size: int, profile: str | None) -> None:
+        self.running, self.singles, self.size, self.profile = running, singles, size, profile
+        self._runs = 0
+
+    def filled(self, packed: int) -> Settings:
+        """Settings of new topics, with all events in them."""
+        self._runs += 1
+        settings = self.running.settings(f"run{self._runs}")
+        asyncio.run(self._fill(settings, packed))
+        return settings
+
+    async def _fill(self, settings: Settings, packed: int) -> None:
         await create_topics(settings)
-        await send(settings, singles, packed)
-    rates["bare"] = bare(one, n)
-    rates["single"] = await worker(one, n, profile)
-    rates["arrays"] = await worker(many, n, None)
-    return Outcome(
-        bare_agent=round(rates["bare"]),
-        single=round(rates["single"]),
-        arrays=round(rates["arrays"]),
-        single_ratio=round(rates["single"] / rates["bare"], 2),
-        arrays_ratio=round(rates["arrays"] / rates["bare"], 2),
-        events=n,
-        array_size=size,
-        broker=kind,
-        python=platform.python_version(),
-        numpy=np.__version__,
-        cores=os.cpu_count() or 0,
-    )
+        await send(settings, self.singles, packed)
+
+    def measure(self) -> dict[str, float]:
+        """The bare agent, and every profile on single events and on arrays: ratios, rates, and µs of CPU."""
+        agent = bare(self.filled(1), len(self.singles))
+        found = {"bare agent": 1 / agent.clock, "bare agent, CPU": agent.cpu["worker"] * 1e6}
+        for row, packed in (("P1", 1), ("P2", self.size)):
+            for name, given in PROFILES.items():
+                cost = self._run(packed, given, self.profile if (row, name) == ("P1", "default") else None)
+                found[f"{row} {name}"] = agent.clock / cost.clock
+                found[f"{row} {name}, by CPU"] = agent.cpu["worker"] / cost.cpu["worker"]
+                found[f"{row} {name}, rate"] = 1 / cost.clock
+                found |= {f"{row} {name}, CPU of {of}": each * 1e6 for of, each in cost.cpu.items()}
+        return found
+
+    def _run(self, packed: int, given: Mapping[str, str], profile: str | None) -> Cost:
+        settings = self.filled(packed)
+        with worker(settings, given, profile) as process:
+            pids = self.running.pids | {"worker": process.pid}
+            return asyncio.run(followed(settings, len(self.singles), pids))
+
+
+def unit_of(name: str) -> str:
+    """The unit of a figure, told by its name."""
+    if " CPU" in name and "by CPU" not in name:
+        return "µs an event"
+    return "events/s" if name.endswith("rate") or name == "bare agent" else "× bare agent"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON line")
+    parser = arguments(__doc__)
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--array-size", type=int, default=100)
     parser.add_argument("--kafka", action="store_true", help="Apache Kafka instead of the embedded broker")
     parser.add_argument("--profile", help="write a cProfile of the worker on single events here")
     given = parser.parse_args()
-    with ExitStack() as stack:
-        if given.kafka:
-            from tests.kafka import ApacheKafka
-
-            broker: ApacheKafka | EmbeddedBroker = stack.enter_context(ApacheKafka())
-        else:
-            broker = stack.enter_context(EmbeddedBroker())
-        store = stack.enter_context(EmbeddedStore())
-        kind = "Apache Kafka" if given.kafka else "embedded"
-        outcome = asyncio.run(run(given.events, given.array_size, broker.url, store.url, kind, given.profile))
-    print(
-        json.dumps(asdict(outcome))
-        if given.json
-        else orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2).decode()
-    )
+    with servers(given.kafka) as running:
+        pipeline = Pipeline(running, events(given.events), given.array_size, given.profile)
+        found = repeated(pipeline.measure, given.repeats)
+    figures = {name: figure(values, unit_of(name), GOALS.get(name)) for name, values in found.items()}
+    details = {"events": given.events, "array_size": given.array_size, "broker": running.kind}
+    tell(Report("pipeline", figures, details), given)
 
 
 if __name__ == "__main__":
