@@ -1,9 +1,9 @@
 """The counting kernel on one core (P3): events a second of CPU time, and its ratio to plain Python dicts.
 
-``python -m benchmarks.kernel --json [--window 10 50] [--batch 1000] [--data cj clicks] [--limit N]``. A batch is
-pairs from histories, integer weights forward and backward, the fold into bounded rows, and the exact top 50
-of every row that changed. Users' histories are laid out beforehand: their upkeep is not the kernel's. Data:
-``cj`` is Complete Journey (educational use), every purchase line in order of time, a household a user;
+``python -m benchmarks.kernel --json [--window 10 50] [--batch 1000] [--data cj clicks] [--limit N]``. A batch
+is pairs from histories, integer weights forward and backward, the fold into bounded rows, and the exact top
+50 of every row that changed. Users' histories are laid out beforehand: their upkeep is not the kernel's.
+Data: ``cj`` is Complete Journey (educational use), every purchase line in order of time, a household a user;
 ``clicks`` is a seeded stream of sessions in categories. The baseline does the same by dicts, a row each,
 over the first events, while its rows are still short.
 """
@@ -14,6 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from heapq import nlargest
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.report import Report, arguments, figure, repeated, tell
+from stream.allocator import keep_freed_memory
 from stream.core.items import Items
 from stream.core.pairs import window_pairs
 from stream.core.rows import Rows
@@ -201,7 +203,7 @@ def dict_rate(stream: Stream, window: int, batch: int) -> float:
 def measure(data: str, windows: Sequence[int], batch: int, limit: int | None) -> dict[str, float]:
     """Rates of the kernel and of dicts, and their ratio, at each window; what an event makes."""
     stream = first(complete_journey() if data == "cj" else clicks(), limit)
-    found = {}
+    found: dict[str, float] = {}
     for window in windows:
         name = f"{data} W={window}"
         baseline = dict_rate(first(stream, BASELINE_EVENTS), window, batch)
@@ -231,11 +233,11 @@ def main() -> None:
     parser.add_argument("--data", choices=["cj", "clicks"], nargs="+", default=["cj", "clicks"])
     parser.add_argument("--limit", type=int, default=None, help="only the first N events")
     given = parser.parse_args()
+    keep_freed_memory()
     found: dict[str, list[float]] = {}
     for data in given.data:
-        found |= repeated(
-            lambda data=data: measure(data, given.window, given.batch, given.limit), given.repeats
-        )
+        one = partial(measure, data, given.window, given.batch, given.limit)
+        found |= repeated(one, given.repeats)
     figures = {name: figure(values, unit_of(name), GOALS.get(name)) for name, values in found.items()}
     tell(Report("kernel", figures, {"batch": given.batch, "limit": given.limit}), given)
 
