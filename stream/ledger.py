@@ -12,10 +12,8 @@ from stream.core.attribution import (
     NOTHING,
     Attributed,
     Counts,
-    Impressions,
     Touches,
     add,
-    impressions,
     pack_day,
     unpack_day,
 )
@@ -80,10 +78,10 @@ class Ledger:
         if attributed.counts:
             self.counts = add(self.counts, attributed.counts)
 
-    def shown(self, names: Sequence[str], attributed: Attributed) -> Impressions:
-        """What users of a batch were shown, as of its end: for ranking them."""
+    def touched(self, names: Sequence[str], attributed: Attributed) -> list[Touches]:
+        """What is known of users of a batch, as of its end; [] while nobody was shown anything."""
         before, after = self.touches, attributed.states
-        return impressions([after.get(name) or before.get(name, NOTHING) for name in names])
+        return [after.get(name) or before.get(name, NOTHING) for name in names] if self.counts else []
 
     # What goes out
 

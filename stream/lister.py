@@ -7,14 +7,15 @@ beside its own state, and a worker that takes one goes on from the one that lear
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.codec import Columns
-from stream.core.attribution import NOTHING, Impressions, impressions
+from stream.core.attribution import NOTHING, Impressions, Touches, impressions
 from stream.core.engaged import UserState
 from stream.core.guards import EngagementConfig, held_out
 from stream.core.items import Items
@@ -33,12 +34,13 @@ from stream.core.recommend.peers import Peers
 from stream.core.recommend.query import Query
 from stream.core.recommend.trend import Trends
 from stream.core.step import Result, View
-from stream.core.users import Rows, bought
+from stream.core.users import Rows, bought, joined
 from stream.core.weights import Decay
 from stream.events import CODE, REQUEST
 from stream.follower import Followed
 from stream.settings import Settings
 from stream.shaper import Shaper
+from stream.together import Together
 
 Bool = NDArray[np.bool_]
 I32 = NDArray[np.int32]
@@ -60,9 +62,51 @@ Preferred = tuple[U32, F32]
 """Token hashes and weights [U, T] of what users say they like (`Query.preferred`)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Users [U] who get lists as of times [U]; ``states`` and ``told`` as for `Lister.lists`.
+
+    ``touches`` [U] is what attribution knows of them; empty: nobody was ever shown anything.
+    """
+
+    names: list[str]
+    rows: Rows
+    time_ms: I64
+    touches: Sequence[Touches] = ()
+    states: Mapping[str, UserState] = field(default_factory=dict)
+    told: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What users did next: rows [n] of those in ``wanted``, who are as they were before, and items [n]."""
+
+    wanted: Wanted
+    row: I64
+    item: I32
+
+
+def whole(parts: Sequence[Wanted]) -> Wanted:
+    """The users of all parts, in order; no user is in two."""
+    if len(parts) == 1:
+        return parts[0]
+    touched, told = any(part.touches for part in parts), any(part.told for part in parts)
+    return Wanted(
+        [name for part in parts for name in part.names],
+        joined([part.rows for part in parts]),
+        np.concatenate([part.time_ms for part in parts]),
+        [one for part in parts for one in part.touches or [NOTHING] * len(part.names)] if touched else (),
+        {name: state for part in parts for name, state in part.states.items()},
+        [one for part in parts for one in part.told or [{}] * len(part.names)] if told else (),
+    )
+
+
 class Lister:
     """``recommender`` holds the mixture; ``learning`` can be switched off, and so can ``publishing`` lists
-    after every batch, for evaluation asks for them."""
+    after every batch, for evaluation asks for them.
+
+    ``serve`` and ``learn`` answer the tasks of partitions together: with lists, and when a lesson is learned.
+    """
 
     def __init__(self, settings: Settings, items: Items, follower: Followed) -> None:
         self._settings, self._items, self._follower = settings, items, follower
@@ -75,6 +119,7 @@ class Lister:
         self.peers = Peers(settings.peers, settings.user_similarity) if met else None
         self.recommender = Recommender(settings.components)
         self.learning, self.publishing = settings.learn, True
+        self.serve, self.learn = Together(self._serve), Together(self._learn)
 
     @property
     def sources(self) -> Sources:
@@ -127,6 +172,14 @@ class Lister:
         ranked = self.rank(whose, rows, time_ms, self._shaper.width(seen), exclude, liked)
         return self._shaper.shape(ranked, names, time_ms, exclude, seen, told)
 
+    def _serve(self, asks: Sequence[Wanted]) -> list[Ranked]:
+        """Lists of the users of several partitions."""
+        wanted = whole(asks)
+        seen = impressions(wanted.touches) if wanted.touches else None
+        ranked = self.lists(wanted.names, wanted.rows, wanted.time_ms, seen, wanted.states, wanted.told)
+        ends = np.cumsum([0, *(len(ask.names) for ask in asks)]).tolist()
+        return [ranked.part(start, end) for start, end in pairwise(ends)]
+
     def _without_held_out(self, names: Sequence[str], rows: Rows) -> tuple[list[str], Rows]:
         """Users [U] with strangers ("") in the place of those who are held out."""
         held = [at for at, name in enumerate(names) if held_out(name, self._engagement)]
@@ -167,24 +220,38 @@ class Lister:
 
     # Learning
 
-    def learn(self, view: View, columns: Columns, result: Result, user: I64) -> None:
-        """Test, then learn: what users of the batch did first, against the lists they would have got."""
+    def lesson(self, view: View, columns: Columns, result: Result, user: I64) -> Lesson | None:
+        """What users of a batch did first, to learn from; None: nothing."""
         if not self.learning:
-            return
+            return None
         lines, row = self._lessons(view, columns, result, user)
         if not len(lines):
-            return
+            return None
         event = columns.event[lines]
         firsts = event[np.searchsorted(row, np.arange(int(row[-1]) + 1))]
         key = np.unique(row << 32 | columns.item[lines])
         rows = view.rows.take(user[firsts])
         names = [columns.user[at] for at in firsts.tolist()]
-        row, item = key >> 32, (key & 0xFFFF_FFFF).astype(np.int32)
-        seen = impressions([view.touches.get(name, NOTHING) for name in names])
-        size = self._settings.list_items
+        shown = result.attributed.states
+        touches = [shown.get(name) or view.touches.get(name, NOTHING) for name in names]
+        item = (key & 0xFFFF_FFFF).astype(np.int32)
+        return Lesson(Wanted(names, rows, columns.time[firsts], touches, view.preferring), key >> 32, item)
+
+    def _learn(self, asked: Sequence[Lesson | None]) -> list[None]:
+        """Test, then learn: what users did, against the lists they would have got."""
+        if lessons := [lesson for lesson in asked if lesson is not None]:
+            self._learn_from(lessons)
+        return [None] * len(asked)
+
+    def _learn_from(self, lessons: Sequence[Lesson]) -> None:
+        wanted = whole([lesson.wanted for lesson in lessons])
+        starts = np.cumsum([0, *(len(lesson.wanted.names) for lesson in lessons[:-1])])
+        row = np.concatenate([lesson.row + start for lesson, start in zip(lessons, starts, strict=True)])
+        item = np.concatenate([lesson.item for lesson in lessons])
+        seen, size = impressions(wanted.touches), self._settings.list_items
         targets = Targets(row, item, position.weights(row, self._items.hashes[item], seen, size))
-        liked = preferred(names, rows.seen, view.preferring) if view.preferring else None
-        query = self.query(names, rows, columns.time[firsts], liked)
+        liked = preferred(wanted.names, wanted.rows.seen, wanted.states) if wanted.states else None
+        query = self.query(wanted.names, wanted.rows, wanted.time_ms, liked)
         self.recommender.learn(self.sources, query, targets)
 
     def _lessons(self, view: View, columns: Columns, result: Result, user: I64) -> tuple[I64, I64]:

@@ -24,6 +24,7 @@ from stream.core.messages import Message, decision_hash, message_id, presented
 from stream.core.models.external import NAME as EXTERNAL
 from stream.core.plan import LEAD_MS
 from stream.core.preferences import cold, told
+from stream.core.ranking import Ranked
 from stream.core.rfm import Ranks
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Bounds, Rows, UserTable, pack
@@ -33,7 +34,7 @@ from stream.events import NOTICE
 from stream.follower import Followed
 from stream.ledger import Ledger
 from stream.letters import dead_letter
-from stream.lister import Lister
+from stream.lister import Lister, Wanted
 from stream.mail import Packer, pack_interests, position_of
 from stream.merging import Merger
 from stream.offering import Answers, catalogued
@@ -203,15 +204,17 @@ class Shopper:
         result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
         await self._owners(result)
         await self._show(view, result)
+        lists = await self._ranked(view, result, columns)
+        learned = self.context.lister.learn(self.context.lister.lesson(view, columns, result, user))
         new = self.delivery.advanced()
         meta = self._tally(result, routed, dead, records)
-        effects = self._effects(new.epoch.term, new.n, view, result, routed, dead, meta)
+        effects = self._effects(new.epoch.term, new.n, view, result, lists, routed, dead, meta)
         await self.delivery.transact(new, effects)  # 3
         self._keep(view, result, meta)
         self.segments.note(columns, result, user)
         self.table.forget(routed.strangers)
         await self.delivery.publish(effects)  # 4
-        self.context.lister.learn(view, columns, result, user)
+        await learned
         self.context.lister.note(self.partition, view, columns, result, user)
 
     async def _plan(self, columns: Columns, records: Sequence[Record]) -> bool:
@@ -307,6 +310,23 @@ class Shopper:
         found = found.replaced(np.array(here, dtype=np.int64), changed)
         return found.take(np.array([wanted.index(name) for name in names], dtype=np.int64))
 
+    async def _ranked(self, view: View, result: Result, columns: Columns) -> Ranked | None:
+        """A fresh list for each user of the batch, ranked now; None where none are published."""
+        lister, touched = self.context.lister, np.flatnonzero(result.last >= 0)
+        if not lister.publishing or not len(touched):
+            return None
+        last = result.last[touched]
+        names = [view.names[at] for at in touched.tolist()]
+        wanted = Wanted(
+            names,
+            result.rows.take(touched),
+            columns.time[last],
+            self.ledger.touched(names, result.attributed),
+            {**view.preferring, **result.engaged},
+            [columns.contexts.get(at, {}) for at in last.tolist()] if columns.contexts else [],
+        )
+        return await lister.serve(wanted)
+
     async def _owners(self, result: Result) -> None:
         """Wait until the owner of every row that gets mail is known.
 
@@ -361,6 +381,7 @@ class Shopper:
         n: int,
         view: View,
         result: Result,
+        lists: Ranked | None,
         routed: Routed,
         dead: Sequence[DeadLetter],
         meta: Meta,
@@ -370,7 +391,7 @@ class Shopper:
         return Effects(
             writes=[*self._writes(view, result, touched), self._put_meta(meta)],
             outputs=[
-                *self._lists(version(term, n), view, result, columns, touched),
+                *self._lists(version(term, n), view, result, lists, columns, touched),
                 *self._carts(version(term, n), view, result, columns, touched),
                 *self._points(version(term, n), view, result),
                 *self._messages(result, columns),
@@ -416,19 +437,20 @@ class Shopper:
                 yield Delete(key)
 
     def _lists(
-        self, at_version: str, view: View, result: Result, columns: Columns, touched: I64
+        self,
+        at_version: str,
+        view: View,
+        result: Result,
+        ranked: Ranked | None,
+        columns: Columns,
+        touched: I64,
     ) -> Iterable[Output]:
-        """A fresh list for each user of the batch: ranked now, published as a message and as a view."""
-        context = self.context
-        if not context.lister.publishing:
+        """The lists, each as a message and as a view."""
+        if ranked is None:
             return
-        last = result.last[touched]
+        context, last = self.context, result.last[touched]
         time = columns.time[last]
         names = [view.names[at] for at in touched.tolist()]
-        seen = self.ledger.shown(names, result.attributed) if self.ledger.counts else None
-        states = {**view.preferring, **result.engaged}
-        told = [columns.contexts.get(at, {}) for at in last.tolist()] if columns.contexts else ()
-        ranked = context.lister.lists(names, result.rows.take(touched), time, seen, states, told)
         ids = [
             f"{self.partition}-{offset}-{index}-recs-0"
             for offset, index in zip(columns.offset[last].tolist(), columns.index[last].tolist(), strict=True)

@@ -28,6 +28,7 @@ from stream.core.attribution import (
     Counts,
     Key,
     Rules,
+    impressions,
 )
 from stream.core.items import Items, item_hash
 from stream.core.metrics import Measured, metrics_view, read, record, total
@@ -238,10 +239,10 @@ async def test_what_users_were_shown_is_at_hand_for_ranking_them() -> None:
     await world.shopper.take()
     await world.feed({"type": "view_item", "item": "A"}, {"type": "view_item", "item": "A", "user": "bob"})
     ledger = world.shopper.ledger
-    found = ledger.shown(["bob", "ann"], Attributed())
+    found = impressions(ledger.touched(["bob", "ann"], Attributed()))
     assert (found.row.tolist(), found.clicked.tolist()) == ([1, 1], [1, 0])
     assert found.item.tolist() == [item_hash("A"), item_hash("B")]
-    assert not len(ledger.shown(["ann"], Attributed(states={"ann": NOTHING})).item)
+    assert ledger.touched(["ann"], Attributed(states={"ann": NOTHING})) == [NOTHING]
 
 
 async def test_what_an_owner_before_published_late_is_overwritten() -> None:

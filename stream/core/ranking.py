@@ -36,6 +36,11 @@ class Ranked:
     because: I32
     strategy: U8
 
+    def part(self, start: int, end: int) -> Ranked:
+        """The lists of users start to end."""
+        at = slice(start, end)
+        return Ranked(self.items[at], self.scores[at], self.because[at], self.strategy[at])
+
 
 def nearest(hood: Neighborhood, subjects: I32, size: int) -> Ranked:
     """The ``size`` most similar items of each of ``subjects`` [U]: its list by S, without blocked items.

@@ -99,7 +99,7 @@ async def whole_bench(folder: Path, nodes: int = 3) -> AsyncIterator[Bench]:
         for proxy, port in zip(proxies, cluster.behind, strict=True):
             proxy.target_port = port
         await stack.enter_async_context(cluster)
-        valkey = await stack.enter_async_context(Valkey("always"))
+        valkey = await stack.enter_async_context(Valkey())
         store = await stack.enter_async_context(Proxy(valkey.port))
         yield Bench(
             broker_url=cluster.url,
