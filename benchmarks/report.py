@@ -137,30 +137,36 @@ def arguments(doc: str | None, repeats: int = 3) -> argparse.ArgumentParser:
     return parser
 
 
-def tell(report: Report, given: argparse.Namespace) -> None:
-    """Print a report as it was asked for, and draw it."""
+def tell(report: Report, given: argparse.Namespace, drawing: Callable[[Report], Any] | None = None) -> None:
+    """Print a report as it was asked for, and draw it: by ``drawing``, or as `bars`."""
     print(json.dumps(report.as_json()) if given.json else report.text(), flush=True)
     if given.plot:
-        draw(report, given.plot)
+        canvas = (drawing or bars)(report)
+        canvas.suptitle(report.benchmark)
+        canvas.tight_layout()
+        given.plot.parent.mkdir(parents=True, exist_ok=True)
+        canvas.savefig(given.plot, dpi=120)
 
 
-def draw(report: Report, path: Path) -> None:
-    """A bar a figure with its spread, a line at its goal: figures of one unit together, goals first."""
+def sheet(width: float, height: float) -> Any:
+    """An empty figure of matplotlib, in inches."""
     try:
         from matplotlib.figure import Figure as Canvas
     except ImportError as error:
         raise SystemExit("plots need matplotlib: pip install 'tidewise[plot]'") from error
+    return Canvas(figsize=(width, height))
+
+
+def bars(report: Report) -> Any:
+    """A bar a figure with its spread, a line at its goal: figures of one unit together, goals first."""
     ordered = sorted(report.figures.values(), key=lambda one: one.goal is None)
     units = list(dict.fromkeys(one.unit for one in ordered))
-    canvas = Canvas(figsize=(8, 1.2 + 0.8 * len(units) + 0.35 * len(report.figures)))
+    canvas = sheet(8, 1.2 + 0.8 * len(units) + 0.35 * len(report.figures))
     counts = [sum(one.unit == unit for one in report.figures.values()) for unit in units]
     fields = canvas.subplots(len(units), 1, squeeze=False, height_ratios=counts)[:, 0]
     for axes, unit in zip(fields, units, strict=True):
         _bars(axes, {name: one for name, one in report.figures.items() if one.unit == unit}, unit)
-    canvas.suptitle(report.benchmark)
-    canvas.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(path, dpi=120)
+    return canvas
 
 
 def _bars(axes: Any, figures: Mapping[str, Figure], unit: str) -> None:
