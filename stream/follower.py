@@ -52,6 +52,7 @@ class Followed:
         self._items = items
         self.hood = Neighborhood.of(items, settings)
         self.top: list[tuple[str, float]] = []
+        self._fill: tuple[object, NDArray[np.int32]] = (None, np.zeros(0, dtype=np.int32))
         self._trending: dict[int, bytes] = {}
         self.segments: dict[str, dict[int, Top]] = {}
         self.measured: dict[int, Measured] = {}
@@ -66,7 +67,9 @@ class Followed:
     @property
     def fill(self) -> NDArray[np.int32]:
         """Trending items by local id, best first: what fills short lists."""
-        return self._items.ids(name for name, _ in self.top)
+        if self._fill[0] is not self.top:
+            self._fill = self.top, self._items.ids(name for name, _ in self.top)
+        return self._fill[1]
 
     def rise(self, partition: int, record: Any) -> None:
         """A partition's newest top list, or that of a segment; one that cannot be read is passed over."""

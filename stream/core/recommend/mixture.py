@@ -100,7 +100,10 @@ class Mixture:
         """exp(θ_c + θ_{b,c} − φ_c·L_c) by channel and user: [C, U]; 0 where a channel has no evidence."""
         if self.fixed:
             return np.ones((len(self.channels), found.users))
-        total = found.totals()
+        return self.factors_of(found.totals(), kind)
+
+    def factors_of(self, total: F64, kind: I64) -> F64:
+        """The same where the `Candidates.totals` [C, U] are known."""
         held = total > 0
         logs = np.log(np.where(held, total, 1.0))
         exponent = self.theta[:, None] + self.kinds[kind].T - self.phi[:, None] * logs
@@ -121,10 +124,10 @@ class Mixture:
         if batch is None:
             return
         by_query = batch.shares
-        totals = np.log(np.maximum(found.totals(), 1e-12)).T
+        totals = np.log(np.maximum(batch.totals, 1e-12)).T
         self._step("theta", by_query, _RATE)
         self._step("phi", -_PHI_SHARE * totals * by_query, _SLOW_RATE)
-        np.clip(self.phi, 0.0, _MOST_PHI, out=self.phi)
+        self.phi = self.phi.clip(0.0, _MOST_PHI)
         self._step("v", batch.features, _RATE)
         self._step_kinds(kind, by_query)
         queries = int(np.count_nonzero(batch.taught))
@@ -170,11 +173,12 @@ _WEIGHTS = ("theta", "kinds", "phi", "v")
 @dataclass(frozen=True, slots=True)
 class _Batch:
     """What queries teach: Σ_j δ_j r_c(j) ``shares`` [U, C], Σ_j δ_j g_d(j) ``features`` [U, D], each times
-    √n and the targets' weight; ``taught`` [U] which queries do."""
+    √n and the targets' weight; ``taught`` [U] which queries do; ``totals`` [C, U] of the candidates."""
 
     shares: F64
     features: F64
     taught: Bool
+    totals: F64
 
     @classmethod
     def of(
@@ -186,14 +190,15 @@ class _Batch:
         hit = np.bincount(found.row[wanted], minlength=found.users) > 0
         if not hit.any():
             return None
-        factors = mixture.factors(found, kind)
+        totals = found.totals()
+        factors = mixture.factors_of(totals, kind)
         sums = found.weighed(factors).sums() + np.float32(LEAST)
         scores = mixture.featured(sums.copy(), features)
         at = _taken(found, scores, wanted, hit)
         error = _errors(np.log(scores[at]), found.row[at], label[at])
         # Σ_j δ_j r_c(j) with r_c(j) = w_c·f_c(j) / sum_j: of single entries, for sums are linear.
         shares = found.totals_by(at, (error / sums[at]).astype(np.float32)) * factors
-        return cls(shares.T, _by_query(found, features, at, error).T, hit)
+        return cls(shares.T, _by_query(found, features, at, error).T, hit, totals)
 
 
 def _errors(scores: F32, row: I64, label: F64) -> F64:
