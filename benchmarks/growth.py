@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.growth --json [--users 10000] [--items 20000] [--visits 2000]``: the worker in this
 process on a real store, without broker. Every user has had 20 events; then visits of 8 events of some users
-are timed, 500 events a batch: CPU of worker and store. Ten times the items come with ten times the users,
-so that rows are as full; what a batch touches is nearly all different in every size, so that a batch does as
-much. What is compared is what the size itself costs. Each size in a process of its own, in turns.
+are timed, with a checkpoint after every 500 events: CPU of worker and store. Ten times the items come with
+ten times the users, so that rows are as full; what a batch touches is nearly all different in every size, so
+that a batch does as much. What is compared is what the size itself costs. Each size in a process of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ async def event_us(users: int, items: int, timed: int) -> dict[str, float]:
         some = slice(0, timed * VISIT)
         load = Load(after.user[some], after.item[some], after.time_ms[some])
         begun, published = one.cpu(), one.published
-        await one.feed(load, BATCH)
+        for batch in load.batches(BATCH):
+            await one.feed(batch)
         ended, n = one.cpu(), len(load)
         return {
             "worker": (ended.worker - begun.worker) / n * 1e6,
