@@ -108,11 +108,12 @@ def load_file(path: Path, registry: Registry = TRIGGERS) -> Loaded:
 
 
 def load_text(data: bytes, file: str, registry: Registry = TRIGGERS, folder: Path | None = None) -> Loaded:
-    """The campaign of a file's bytes; files of codes that it names are looked for in the folder."""
+    """The campaign of a file's bytes; files of codes or items that it names are looked for in the
+    folder."""
     read = _Reading()
     document = read.document(data)
     if folder is not None:
-        read.codes(document, folder)
+        read.lists(document, folder)
     campaign: Campaign | None = None
     faults: list[Fault] = []
     if isinstance(document, dict) or not read.faults:
@@ -142,6 +143,7 @@ def _misnamed(path: Path) -> Loaded:
 
 
 _NUMBER = re.compile(r"[-+]?(?:\d+|(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)", re.ASCII)
+_A_LINE = {"codes": "a code", "items": "an item"}
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -175,19 +177,29 @@ class _Reading:
             return self._refuse((), "the file is empty", "give fields, such as id: cart")
         return self._value(root, ())
 
-    def codes(self, document: Any, folder: Path) -> None:
-        """Put the codes of a file in the place of its name."""
+    def lists(self, document: Any, folder: Path) -> None:
+        """Put codes and items of files in the place of the files' names."""
         coupon = document.get("coupon") if isinstance(document, dict) else None
-        named = coupon.get("codes") if isinstance(coupon, dict) else None
-        if not isinstance(coupon, dict) or not isinstance(named, str):
+        if not isinstance(coupon, dict):
+            return
+        self._list(coupon, "codes", ("coupon",), folder)
+        offers = coupon.get("offers")
+        for place, each in enumerate(offers if isinstance(offers, list) else ()):
+            if isinstance(each, dict):
+                self._list(each, "codes", ("coupon", "offers", place), folder)
+                self._list(each, "items", ("coupon", "offers", place), folder)
+
+    def _list(self, part: dict[str, Any], name: str, path: campaigns.Path, folder: Path) -> None:
+        named = part.get(name)
+        if not isinstance(named, str):
             return
         try:
             lines = (folder / named).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            path, mend = ("coupon", "codes"), "name a file beside this one, with a code a line"
-            self._refuse(path, f"{named} cannot be read ({error})", mend, value=named)
+            mend = f"name a file beside this one, with {_A_LINE[name]} a line"
+            self._refuse((*path, name), f"{named} cannot be read ({error})", mend, value=named)
             lines = ["unreadable"]
-        coupon["codes"] = [line.strip() for line in lines if line.strip()]
+        part[name] = [line.strip() for line in lines if line.strip()]
 
     def _beyond_plain(self, text: str) -> bool:
         """Whether there is a tag, an anchor, an alias or too deep a nesting; the first is told."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from pydantic import SecretStr
 
 from producers.source import Entry
 from stream.core.campaigns import Campaign
@@ -32,7 +33,7 @@ from stream.transport import StockRecord
 BATCH = 2000
 _SEED = 7
 _PURPOSE = "personalisation"
-_KEY = b"dry run"
+_KEY, _SECRET = b"dry run", "dry run"
 _TICK_MS = 600_000
 
 
@@ -42,7 +43,7 @@ class DryRun:
 
     ``events`` and ``users`` of the log; ``reached``: users who would have got a message; ``decisions`` by
     rule, outcome and reason; ``days``: messages by day (UTC) and rule; ``sample`` of messages, drawn evenly;
-    ``coupons`` sent and what they are worth (``cost``), by rule.
+    ``coupons`` sent and what they are worth (``cost``), by rule; ``offers``: coupons by rule and source.
     """
 
     events: int = 0
@@ -52,6 +53,7 @@ class DryRun:
     days: Counter[tuple[str, str]] = field(default_factory=Counter)
     sample: list[dict[str, Any]] = field(default_factory=list)
     coupons: Counter[str] = field(default_factory=Counter)
+    offers: Counter[tuple[str, str]] = field(default_factory=Counter)
     cost: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -78,6 +80,7 @@ async def dry_run(
                 run.days[time_text(message["time"])[:10], message["rule"]] += 1
                 if "coupon" in message:
                     run.coupons[message["rule"]] += 1
+                    run.offers[message["rule"], message["coupon"]["offer"]] += 1
                     run.cost[message["rule"]] += message["coupon"]["value"]
                 drawn.add(message)
         progress(run.events)
@@ -98,7 +101,8 @@ async def passing(
     settings: Settings, campaigns: Sequence[Campaign], entries: Iterable[Entry]
 ) -> AsyncIterator[Passed]:
     """Let a log pass through a worker without lists, some events at a time."""
-    alone = settings.model_copy(update={"partitions": 1, "cached_users": 10_000_000})
+    secret = settings.coupon_secret or SecretStr(_SECRET)
+    alone = settings.model_copy(update={"partitions": 1, "cached_users": 10_000_000, "coupon_secret": secret})
     worker = LocalWorker(alone, _KEY, campaigns, asking=False)
     worker.contexts.shopping.lister.publishing = worker.contexts.shopping.lister.learning = False
     await worker.take()

@@ -95,6 +95,17 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     item: str | None = None
 
 
+class Weighed(Struct, frozen=True, omit_defaults=True):
+    """One of several coupons as it was weighed, best first: ``own`` are the user's decayed purchases of its
+    items, ``chance`` that he redeems it, ``score`` chance × gain; ``refused`` why it was not to be had."""
+
+    offer: Text
+    own: Annotated[float, Meta(ge=0)]
+    chance: Annotated[float, Meta(ge=0, le=1)]
+    score: Annotated[float, Meta(ge=0)]
+    refused: str | None = None
+
+
 class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record's value on `decisions`: why a nudge was sent, held, suppressed, cancelled or revoked."""
 
@@ -110,6 +121,7 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     counters: dict[str, int]
     evidence: list[Evidence]
     version: Number | None = None
+    offers: list[Weighed] | None = None
 
 
 def read_engagement(data: bytes) -> Engagement:

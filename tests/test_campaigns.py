@@ -23,6 +23,8 @@ from stream.core.campaigns import (
     Campaign,
     Caps,
     Change,
+    Choice,
+    Computed,
     Content,
     Coupon,
     Duration,
@@ -169,7 +171,7 @@ def reference(kind: type[Struct], path: str = "") -> Iterator[tuple[str, str]]:
             yield name, default(each)
 
 
-PARTS = (Trigger, Window, Content, Coupon, Budget, Caps, Goals)
+PARTS = (Trigger, Window, Content, Coupon, Computed, Choice, Budget, Caps, Goals)
 
 
 def default(field: msgspec.structs.FieldInfo) -> str:
@@ -177,7 +179,7 @@ def default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "required"
     value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-    if value in (None, (), {}):
+    if value in (None, (), {}, ""):
         return ""
     text = str(value).lower() if not isinstance(value, tuple) else ", ".join(value)
     return f"`{text}`"
@@ -252,6 +254,26 @@ WRONG = r"""
         coupon.per_user: 33 is not allowed: give a whole number from 1 to 32
     budget: {coupons: 3}
         budget: there is no coupon to spend it on: leave it out, or give a coupon
+    coupon: {pool: a, codes: [A-1], computed: {count: 3}}
+        coupon: codes are listed or computed: give codes or computed, one of the two
+    coupon: {offer: a, computed: {count: 3}}
+        coupon: a pool has codes, an offer has none: give codes with pool alone
+    coupon: {pool: a, computed: {prefix: may, count: 3}}
+        coupon.computed.prefix: may is not allowed: give up to 20 of A-Z, 0-9 and hyphens
+    coupon: {pool: a, computed: {count: 0}}
+        coupon.computed.count: 0 is not allowed: give a whole number from 1 to 1073741824
+    coupon: {offers: [{offer: a, value: 1}]}
+        coupon.offers[0].items: nothing is there
+    coupon: {offers: [{offer: a, value: 1, items: []}]}
+        coupon.offers[0].items: [] is not allowed
+    coupon: {offers: [{offer: a, items: [tea]}]}
+        coupon.offers[0]: there is nothing to choose by: give gain or value
+    coupon: {offers: [{offer: a, value: 1, items: [tea]}, {offer: a, value: 1, items: [jam]}]}
+        coupon: two offers have one name: give each its own
+    coupon: {offers: [{offer: a, value: 1, items: [tea]}, {pool: b, codes: [a], value: 1, items: [jam]}]}
+        coupon: a code stands there twice: give every code once
+    coupon: {offer: a, offers: [{offer: b, value: 1, items: [tea]}]}
+        coupon: each of offers has a source of its own: give pool, codes and value there
     coupon: {valid: 3d}
         coupon: a coupon has one source
     channels: []
@@ -409,6 +431,33 @@ def test_codes_may_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
     assert found.coupon is not None and found.coupon.codes == ("M-1", "M-2")
 
 
+def test_codes_and_items_of_offers_may_stand_in_files_of_their_own(tmp_path: Path) -> None:
+    said = "id: may\ntrigger: {type: win-back}\nmessage: {template: t}\ncoupon:\n  offers:\n"
+    said += (
+        "  - {offer: tea, gain: 2, items: tea.txt}\n  - {pool: jam, codes: jam.txt, value: 1, items: [jam]}\n"
+    )
+    (tmp_path / "may.yaml").write_text(said)
+    missing = [(each.line, each.field) for each in load(tmp_path)[0].problems]
+    assert missing == [(6, "coupon.offers[0].items"), (7, "coupon.offers[1].codes")]
+    (tmp_path / "tea.txt").write_text("sencha\nmatcha\n")
+    (tmp_path / "jam.txt").write_text("J-1\n")
+    [found] = running(str(tmp_path))
+    assert found.coupon is not None
+    assert [(each.name, each.codes, each.items) for each in found.coupon.offers] == [
+        ("tea", (), ("sencha", "matcha")),
+        ("jam", ("J-1",), ("jam",)),
+    ]
+
+
+def test_codes_and_items_of_all_offers_fit_into_a_message() -> None:
+    items = [f"i{n}" for n in range(25_000)]
+    offers = [{"offer": name, "value": 1, "items": items} for name in ("a", "b")]
+    _, faults = read(LEAST | {"coupon": {"offers": offers}}, REGISTRY)
+    assert [fault.wrong for fault in faults] == ["codes and items of all offers are too many"]
+    offers[1]["items"] = items[2:]
+    assert campaign(coupon={"offers": offers}).coupon is not None
+
+
 def test_two_files_of_a_folder_have_two_ids(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml", "c.yml"):
         (tmp_path / name).write_text("# mugs\n" + "".join(HEAD.values()))
@@ -489,6 +538,7 @@ def test_differences_are_told_field_by_field() -> None:
         Change("coupon.per_user", 1, None),
         Change("coupon.valid", "14d", None),
         Change("coupon.floor_percent", 0.0, None),
+        Change("coupon.offers", [], None),
         Change("steps", ["45m", "1d"], ["1h"]),
         Change("message.data.title.de", None, "Tassen"),
     ]

@@ -25,9 +25,11 @@ from stream.core.coupons import (
     REQUEST,
     SERIAL_MS,
     Grant,
+    Kind,
     Ledgers,
     Pool,
     Request,
+    Shelf,
     Terms,
     Wallet,
     give_back,
@@ -55,7 +57,9 @@ NOON = "12:00"
 
 
 def terms(**changes: Any) -> Terms:
-    usual = Terms(CODES, "", 5000, 1, 10 * DAY_MS, None, None, 0.0, False)
+    """Of one pool, unless ``codes`` is None: then of an offer that is called as the pool is."""
+    kind = Kind("may", changes.pop("codes", CODES), 5000, 5000)
+    usual = Terms((kind,), 1, 10 * DAY_MS, None, None, 0.0, False)
     return replace(usual, **changes)
 
 
@@ -75,7 +79,7 @@ def granted(
 def test_a_coupon_ends_with_an_hour_and_is_worth_what_the_campaign_says() -> None:
     pool, wallet, grant = granted(Pool(), Wallet(), terms(), asked(), now=HOUR_MS + 1)
     assert (grant.code, grant.value, grant.expires) == ("MAY-0", 5.0, 10 * DAY_MS + 2 * HOUR_MS)
-    assert (pool.issued, pool.spent, pool.next, len(wallet.given)) == (1, 5000, 1, 1)
+    assert (pool.issued, pool.spent, pool.shelf("may").next, len(wallet.given)) == (1, 5000, 1, 1)
     assert pool.expired(grant.expires - 1) == 0 and pool.expired(grant.expires) == 1
 
 
@@ -99,7 +103,7 @@ def test_the_same_request_has_the_same_answer() -> None:
 def test_why_there_is_no_coupon(why: str, changes: dict[str, Any], worth: float | None) -> None:
     by = terms(**changes)
     if why == "pool":
-        pool, by = Pool(next=len(CODES)), terms()
+        pool, by = Pool(shelves={"may": Shelf(next=len(CODES))}), terms()
     else:
         pool = Pool()
     _, _, grant = granted(pool, Wallet(), by, asked(worth=worth))
@@ -165,9 +169,7 @@ acts = st.tuples(
 def test_the_laws_of_a_ledger(
     drawn: list[tuple[str, str, int, int]], per_user: int, most: int | None, cost: int | None, computed: bool
 ) -> None:
-    by = terms(
-        per_user=per_user, most=most, cost=cost, codes=() if computed else CODES, offer="ten" * computed
-    )
+    by = terms(per_user=per_user, most=most, cost=cost, codes=None if computed else CODES)
     pool, wallets = Pool(), dict[str, Wallet]()
     seen = set[str]()  # codes that somebody has, or had when he was forgotten
     for n, (what, user, step, day) in enumerate(drawn):
@@ -441,7 +443,7 @@ def test_of_six_codes_each_goes_to_one_of_twelve(most: int, taken: bool) -> None
     owner = partition_of("cart", PARTITIONS)
     keys = world.store.keys
     pool = unpack_pool(world.store.strings[keys.coupons(f"u{owner}", "cart")])
-    assert (pool.issued, pool.next, pool.free) == (6, 6, ())
+    assert (pool.issued, pool.shelf("may")) == (6, Shelf(next=6, issued=6))
     assert sum(":wallet:cart:" in key for key in world.store.strings) == 6
 
 

@@ -275,9 +275,15 @@ def _document(run: DryRun) -> dict[str, Any]:
     days = [{"day": day, "rule": rule, "messages": n} for (day, rule), n in sorted(run.days.items())]
     head = {"events": run.events, "users": run.users, "reached": run.reached}
     coupons = [
-        {"rule": rule, "coupons": n, "cost": run.cost[rule]} for rule, n in sorted(run.coupons.items())
+        {"rule": rule, "coupons": n, "cost": run.cost[rule], "offers": _offers(run, rule)}
+        for rule, n in sorted(run.coupons.items())
     ]
     return head | {"decisions": decisions, "days": days, "coupons": coupons, "sample": run.sample}
+
+
+def _offers(run: DryRun, rule: str) -> dict[str, int]:
+    """A campaign's coupons by pool or offer, the most frequent first."""
+    return {offer: n for (of, offer), n in run.offers.most_common() if of == rule}
 
 
 def _show_run(run: DryRun) -> None:
@@ -293,7 +299,10 @@ def _show_run(run: DryRun) -> None:
     sent = f"{sum(run.days.values()):,} messages to {run.reached:,}"
     out.print(f"{run.events:,} events of {run.users:,} users; {sent}", highlight=False)
     for rule, n in sorted(run.coupons.items()):
-        out.print(f"  {rule}: {n:,} coupons, worth {run.cost[rule]:,.2f}", highlight=False)
+        offers = _offers(run, rule)
+        which = ", ".join(f"{offer} {n:,}" for offer, n in offers.items()) if len(offers) > 1 else ""
+        said = f"  {rule}: {n:,} coupons, worth {run.cost[rule]:,.2f}"
+        out.print(f"{said}: {which}" if which else said, highlight=False)
     for message in run.sample:
         items = ", ".join(line["item"] for line in message["items"][:5])
         when, what = time_text(message["time"])[:16], f"{message['campaign']} {message['step']}"

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from stream.core.codes import MOST
 from stream.times import time_ms, time_text
 
 Path = tuple[str | int, ...]
@@ -60,6 +61,8 @@ SEGMENTS = (
 
 CODES = 50_000
 """Codes of a pool: with them a campaign still fits into a message of 1 MB."""
+CHOICES = 200
+"""Offers of a campaign."""
 
 
 class Duration(int):
@@ -128,29 +131,87 @@ class Content(_Part, frozen=True, kw_only=True):
     data: dict[str, Any] = {}
 
 
-class Coupon(_Part, frozen=True, kw_only=True):
-    """What is given with a message: a code of a pool, each to one user, or an offer whose code is its name.
+class Computed(_Part, frozen=True, kw_only=True):
+    """Codes that are computed from the setting `coupon_secret` (`stream.core.codes`), in place of a list."""
+
+    count: Annotated[int, Meta(ge=1, le=MOST, description="a whole number from 1 to 1073741824")]
+    prefix: Annotated[
+        str, Meta(pattern=r"^[A-Z0-9-]{0,20}$", description="up to 20 of A-Z, 0-9 and hyphens")
+    ] = ""
+
+
+class _Source(_Part, frozen=True, kw_only=True):
+    """Where coupons come from: a pool of codes, each to one user, or an offer whose code is its name.
 
     ``codes`` are those of the pool; a campaign file may name another one beside it with a code a line.
-    ``value`` is what one costs the shop, for the budget; at least ``floor_percent`` of what the nudge's items
-    cost must be left.
+    ``value`` is what one costs the shop, for the budget.
     """
 
     pool: Name | None = None
     offer: Name | None = None
     codes: Annotated[tuple[Text, ...], Meta(max_length=CODES, description="at most 50000 codes")] = ()
+    computed: Computed | None = None
     value: Annotated[float, Meta(ge=0, le=1e9, description="a number from 0")] = 0.0
-    per_user: Annotated[int, Meta(ge=1, le=32, description="a whole number from 1 to 32")] = 1
-    valid: Duration = Duration(14 * UNITS["d"])
-    floor_percent: Percent = 0.0
 
-    def __post_init__(self) -> None:
+    @property
+    def name(self) -> str:
+        """Its name in messages and ledgers."""
+        return self.offer or self.pool or ""
+
+    def _check(self) -> None:
         if (self.pool is None) == (self.offer is None):
             raise ValueError("a coupon has one source: give pool or offer, one of the two")
-        if (self.pool is None) != (not self.codes):
+        if self.codes and self.computed is not None:
+            raise ValueError("codes are listed or computed: give codes or computed, one of the two")
+        if (self.pool is None) != (not self.codes and self.computed is None):
             raise ValueError("a pool has codes, an offer has none: give codes with pool alone")
         if len(set(self.codes)) < len(self.codes):
             raise ValueError("a code stands there twice: give every code once")
+
+
+class Choice(_Source, frozen=True, kw_only=True):
+    """One of several coupons of a campaign: each user gets the one with the greatest propensity × ``gain``.
+
+    ``items`` are those it is good for, likewise a list or a file; ``gain`` is what the shop has of one that
+    is redeemed, None: its value.
+    """
+
+    items: Annotated[
+        tuple[Text, ...], Meta(min_length=1, max_length=CODES, description="items, at most 50000")
+    ]
+    gain: Annotated[float, Meta(gt=0, le=1e9, description="a number above 0")] | None = None
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.gain is None and not self.value:
+            raise ValueError("there is nothing to choose by: give gain or value")
+
+
+class Coupon(_Source, frozen=True, kw_only=True):
+    """What is given with a message: a coupon of one source, or of several ``offers`` the best for the user.
+
+    At least ``floor_percent`` of what the nudge's items cost must be left.
+    """
+
+    per_user: Annotated[int, Meta(ge=1, le=32, description="a whole number from 1 to 32")] = 1
+    valid: Duration = Duration(14 * UNITS["d"])
+    floor_percent: Percent = 0.0
+    offers: Annotated[tuple[Choice, ...], Meta(max_length=CHOICES, description="at most 200 offers")] = ()
+
+    def __post_init__(self) -> None:
+        if not self.offers:
+            self._check()
+            return
+        if self.name or self.codes or self.computed or self.value:
+            raise ValueError("each of offers has a source of its own: give pool, codes and value there")
+        names = [each.name for each in self.offers]
+        if len(set(names)) < len(names):
+            raise ValueError("two offers have one name: give each its own")
+        codes = [code for each in self.offers for code in (each.codes or (each.offer or "",)) if code]
+        if len(set(codes)) < len(codes):
+            raise ValueError("a code stands there twice: give every code once")
+        if len(codes) + sum(len(each.items) for each in self.offers) > CODES:
+            raise ValueError(f"codes and items of all offers are too many: at most {CODES} in all")
 
 
 class Budget(_Part, frozen=True, kw_only=True):

@@ -17,14 +17,17 @@ given back or redeemed once is not so twice. A code that a user has seen never g
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from stream.core.campaigns import Campaign
+from stream.core.campaigns import Campaign, Choice, Coupon
+from stream.core.choice import MICRO, Known, Weighed, expected, rates
+from stream.core.codes import Computed
 from stream.events import RESERVED
 
 REQUEST, GRANT = RESERVED + "coupon-request", RESERVED + "coupon"
@@ -40,26 +43,41 @@ HELD = 32
 SERIAL, SERIAL_MS = 2, 90 * DAY_MS
 """Who redeemed so many of a campaign's coupons within this time gets none: he may abandon carts for them."""
 _ABANDONING = frozenset({"abandoned-cart", "abandoned-checkout", "browse-abandonment"})
+WEIGHED = 8
+"""Offers that an answer tells of: the best."""
 _MILLI = 1000
 _FORMAT = 1
 
-Refusal = Literal["pool", "budget", "limit", "serial", "margin", "ended"]
+Refusal = Literal["pool", "budget", "limit", "serial", "margin", "ended", "secret"]
 """Why there is no coupon: no code is left; the campaign has spent its budget; the user had as many as he may;
-he redeems what he abandons carts for; the nudge is not worth it; the campaign has none (any more)."""
+he redeems what he abandons carts for; the nudge is not worth it; the campaign has none (any more); codes are
+to be computed, and the worker has no `coupon_secret`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A source of coupons: ``codes`` of its pool, None: the code is its name. Money is in thousandths."""
+
+    name: str
+    codes: Sequence[str] | None
+    value: int
+    gain: int
+
+    def code(self, number: int) -> str:
+        """The code of a place in the pool."""
+        return self.name if self.codes is None else self.codes[number]
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a campaign says of its coupons. Money is in thousandths of the shop's currency.
 
-    ``codes`` of a pool, () for a computed offer, whose code is ``offer`` for everybody; ``most`` coupons and
-    ``cost`` in all, None without a bound; ``floor`` is the least share, in percent, that the coupon leaves of
-    what the nudge's items cost.
+    ``kinds`` are its sources; of several each user gets the best for him. ``most`` coupons and ``cost`` in
+    all, None without a bound; ``floor`` is the least share, in percent, that the coupon leaves of what the
+    nudge's items cost.
     """
 
-    codes: tuple[str, ...]
-    offer: str
-    value: int
+    kinds: tuple[Kind, ...]
     per_user: int
     valid_ms: int
     most: int | None
@@ -68,15 +86,13 @@ class Terms:
     abandoning: bool
 
     @classmethod
-    def of(cls, campaign: Campaign | None) -> Terms | None:
-        """From a campaign; None: it gives no coupons."""
+    def of(cls, campaign: Campaign | None, secret: bytes = b"") -> Terms | None:
+        """From a campaign; None: it gives no coupons. ``secret`` is that of computed codes."""
         if campaign is None or campaign.coupon is None or not campaign.enabled:
             return None
         coupon, budget = campaign.coupon, campaign.budget
         return cls(
-            codes=coupon.codes,
-            offer=coupon.offer or "",
-            value=round(coupon.value * _MILLI),
+            kinds=_kinds(campaign.id, coupon, secret),
             per_user=coupon.per_user,
             valid_ms=int(coupon.valid),
             most=budget.coupons,
@@ -86,24 +102,54 @@ class Terms:
         )
 
 
+def _kinds(campaign: str, coupon: Coupon, secret: bytes) -> tuple[Kind, ...]:
+    found = list[Kind]()
+    for each in coupon.offers or (coupon,):
+        codes: Sequence[str] | None = each.codes if each.offer is None else None
+        if each.computed is not None:
+            codes = Computed(secret, campaign, each.name, each.computed.prefix, each.computed.count)
+        told = each.gain if isinstance(each, Choice) else None
+        gain = each.value if told is None else told
+        found.append(Kind(each.name, codes, round(each.value * _MILLI), round(gain * _MILLI)))
+    return tuple(found)
+
+
+class Shelf(msgspec.Struct, frozen=True, array_like=True):
+    """The sums of one source: ``next`` is the place of the first code never handed out, ``free`` those given
+    back, ascending; ``issued`` and ``redeemed`` as in `Pool`. ``hoped`` is how many of those issued were
+    expected to be redeemed, in millionths (`stream.core.choice`); 0 where there is one source alone."""
+
+    next: int = 0
+    free: tuple[int, ...] = ()
+    issued: int = 0
+    redeemed: int = 0
+    hoped: int = 0
+
+
+_EMPTY = Shelf()
+
+
 class Pool(msgspec.Struct, frozen=True, array_like=True):
     """The sums of a campaign's ledger. 30 bytes, and 6 for each hour at which open coupons end.
 
-    ``next`` is the first code never handed out, ``free`` those given back, ascending; ``issued`` are all
-    grants but those given back (``returned``), ``spent`` what they are worth. ``open`` has the number of
-    grants that are neither redeemed nor given back, by the hour at whose end they expire; those of hours that
-    had ended by the newest grant are in ``ended``.
+    ``shelves`` are those of its sources, by name. ``issued`` are all grants but those given back
+    (``returned``), ``spent`` what they are worth. ``open`` has the number of grants that are neither redeemed
+    nor given back, by the hour at whose end they expire; those of hours that had ended by the newest grant
+    are in ``ended``.
     """
 
     format: int = _FORMAT
-    next: int = 0
-    free: tuple[int, ...] = ()
+    shelves: dict[str, Shelf] = {}
     issued: int = 0
     redeemed: int = 0
     returned: int = 0
     spent: int = 0
     open: tuple[tuple[int, int], ...] = ()
     ended: int = 0
+
+    def shelf(self, name: str) -> Shelf:
+        """The sums of a source."""
+        return self.shelves.get(name, _EMPTY)
 
     def expired(self, time: int) -> int:
         """Grants that ended unredeemed by a time, not before the newest grant."""
@@ -112,7 +158,7 @@ class Pool(msgspec.Struct, frozen=True, array_like=True):
 
 class Given(msgspec.Struct, frozen=True, array_like=True):
     """A grant: for which ``request``, its code (and its place in the pool, −1: none), from when until when,
-    and when it was redeemed (0: not yet)."""
+    and when it was redeemed (0: not yet); of which source, what was hoped of it (`Shelf`), and its chance."""
 
     request: str
     code: str
@@ -121,6 +167,9 @@ class Given(msgspec.Struct, frozen=True, array_like=True):
     expires: int
     value: int
     redeemed: int = 0
+    kind: str = ""
+    hoped: int = 0
+    chance: int = 0
 
 
 class Wallet(msgspec.Struct, frozen=True, array_like=True):
@@ -132,7 +181,8 @@ class Wallet(msgspec.Struct, frozen=True, array_like=True):
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of a request. ``number`` counts the user's own; ``worth`` is what the nudge's items cost
-    (None: unknown); ``offer`` is what lists had to say (`stream.core.offers`), and comes with the answer."""
+    (None: unknown); ``offer`` is what lists had to say (`stream.core.offers`), and comes with the answer;
+    ``known`` is by what one of several coupons is chosen for him."""
 
     campaign: str
     user: str
@@ -143,6 +193,7 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     worth: float | None = None
     offer: dict[str, Any] | None = None
     number: int = 1
+    known: Known | None = None
 
     @property
     def key(self) -> str:
@@ -156,13 +207,17 @@ def key_of(rule: str, due: int, number: int) -> str:
 
 
 class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The body of an answer: a code, or why there is none."""
+    """The body of an answer: a code, or why there is none. Where there were several offers: of which it is,
+    the ``chance`` that the user redeems it in millionths, and the best that were weighed, best first."""
 
     request: Request
     code: str = ""
     value: float = 0.0
     expires: int = 0
     refused: str = ""
+    kind: str = ""
+    chance: int = 0
+    weighed: tuple[Weighed, ...] = ()
 
 
 class Word(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -182,56 +237,128 @@ class Word(msgspec.Struct, frozen=True, omit_defaults=True):
 def request(
     pool: Pool, wallet: Wallet, terms: Terms | None, asked: Request, now: int
 ) -> tuple[Pool, Wallet, Grant]:
-    """Answer a request at event time ``now``; the pool and the wallet afterwards. ~5 µs."""
+    """Answer a request at event time ``now``; the pool and the wallet afterwards. ~5 µs, and of several
+    offers ~2 µs each.
+
+    A request that comes again has the same coupon; what was weighed is told once.
+    """
     key = asked.key
     for given in wallet.given:
         if given.request == key:
             return pool, wallet, _grant(asked, given)
-    refused = "ended" if terms is None else _refused(pool, wallet, terms, asked, now)
+    refused = "ended" if terms is None else _refused(pool, wallet, terms, now)
     if terms is None or refused:
         return pool, wallet, Grant(asked, refused=refused)
-    number, pool = _number(pool, terms)
-    code = terms.codes[number] if terms.codes else terms.offer
-    expires = (-((now + terms.valid_ms) // -HOUR_MS)) * HOUR_MS
-    given = Given(key, code, number, now, expires, terms.value)
+    scales = _scales(pool, terms, asked)
+    weighed = _told(scales) if len(terms.kinds) > 1 else ()
+    best = next((each for each in scales if not each.refused), None)
+    if best is None:
+        return pool, wallet, Grant(asked, refused=scales[0].refused, weighed=weighed)
+    given, shelf = _given(pool.shelf(best.kind.name), best, asked, now, terms)
     pool = _counted(_folded(pool, now), given, 1)
-    pool = replace(pool, issued=pool.issued + 1, spent=pool.spent + terms.value)
-    return pool, replace(wallet, given=(*wallet.given, given)[-HELD:]), _grant(asked, given)
+    pool = _put(pool, given.kind, shelf, issued=pool.issued + 1, spent=pool.spent + given.value)
+    wallet = replace(wallet, given=(*wallet.given, given)[-HELD:])
+    return pool, wallet, replace(_grant(asked, given), weighed=weighed)
 
 
-def _refused(pool: Pool, wallet: Wallet, terms: Terms, asked: Request, now: int) -> Refusal | Literal[""]:
+def _refused(pool: Pool, wallet: Wallet, terms: Terms, now: int) -> Refusal | Literal[""]:
+    """Why the campaign gives the user none, whichever it were."""
     if len(wallet.given) >= terms.per_user:
         return "limit"
     habit = sum(now - SERIAL_MS < given.redeemed <= now for given in wallet.given)
     if terms.abandoning and habit >= SERIAL:
         return "serial"
-    if terms.floor > 0 and not _leaves(terms, asked.worth):
-        return "margin"
     if terms.most is not None and pool.issued >= terms.most:
         return "budget"
-    if terms.cost is not None and pool.spent + terms.value > terms.cost:
+    return ""
+
+
+def _unfit(pool: Pool, terms: Terms, kind: Kind, worth: float | None) -> Refusal | Literal[""]:
+    """Why a source gives none now."""
+    if terms.floor > 0 and not _leaves(terms.floor, kind.value, worth):
+        return "margin"
+    if terms.cost is not None and pool.spent + kind.value > terms.cost:
         return "budget"
-    left = not terms.codes or pool.next < len(terms.codes) or _first_free(pool, terms) is not None
-    return "" if left else "pool"
+    if isinstance(kind.codes, Computed) and not kind.codes.secret:
+        return "secret"
+    return "" if kind.codes is None or _first(pool.shelf(kind.name), kind) is not None else "pool"
 
 
-def _leaves(terms: Terms, worth: float | None) -> bool:
+def _leaves(floor: float, value: int, worth: float | None) -> bool:
     """Whether enough is left of what the items cost; of what nobody knows the price, nothing is."""
-    return worth is not None and worth * _MILLI - terms.value >= terms.floor / 100 * worth * _MILLI
+    return worth is not None and worth * _MILLI - value >= floor / 100 * worth * _MILLI
 
 
-def _number(pool: Pool, terms: Terms) -> tuple[int, Pool]:
-    """The next code: the first that was given back, else the first that nobody had."""
-    if not terms.codes:
-        return -1, pool
-    free = _first_free(pool, terms)
-    if free is None:
-        return pool.next, replace(pool, next=pool.next + 1)
-    return free, replace(pool, free=tuple(each for each in pool.free if each != free))
+def _first(shelf: Shelf, kind: Kind) -> int | None:
+    """The place of the next code: the first that was given back, else the first that nobody had."""
+    size = len(kind.codes or ())
+    free = next((each for each in shelf.free if each < size), None)
+    return free if free is not None else shelf.next if shelf.next < size else None
 
 
-def _first_free(pool: Pool, terms: Terms) -> int | None:
-    return next((each for each in pool.free if each < len(terms.codes)), None)
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """A source as it was weighed: the user's ``own`` purchases, what is ``hoped`` of it whatever became of it
+    so far, and the ``chance``, all in millionths; ``score`` = chance · gain."""
+
+    kind: Kind
+    refused: str
+    own: int = 0
+    hoped: int = 0
+    chance: int = 0
+    score: float = 0.0
+
+
+def _scales(pool: Pool, terms: Terms, asked: Request) -> list[_Scale]:
+    """All sources, best first; of equals the first that the campaign names."""
+    unfit = [_unfit(pool, terms, kind, asked.worth) for kind in terms.kinds]
+    if len(terms.kinds) == 1:
+        return [_Scale(terms.kinds[0], unfit[0])]
+    known, names = asked.known or Known(), [kind.name for kind in terms.kinds]
+    shelves = [pool.shelf(name) for name in names]
+    found = rates((shelf.redeemed, shelf.hoped) for shelf in shelves)
+    scales = list[_Scale]()
+    for kind, why, hope, rate in zip(terms.kinds, unfit, expected(known, names), found, strict=True):
+        own, chance = known.own.get(kind.name, 0), min(round(hope * rate * MICRO), MICRO)
+        scales.append(
+            _Scale(kind, why, own, round(hope * MICRO), chance, chance * kind.gain / MICRO / _MILLI)
+        )
+    return sorted(scales, key=lambda scale: -scale.score)
+
+
+def _told(scales: Sequence[_Scale]) -> tuple[Weighed, ...]:
+    """The best of what was weighed, and the one that is given where it is not among them."""
+    given = next((at for at, scale in enumerate(scales) if not scale.refused), 0)
+    some = scales[:WEIGHED] if given < WEIGHED else [*scales[: WEIGHED - 1], scales[given]]
+    return tuple(
+        Weighed(each.kind.name, each.own / MICRO, each.chance / MICRO, round(each.score, 6), each.refused)
+        for each in some
+    )
+
+
+def _given(shelf: Shelf, best: _Scale, asked: Request, now: int, terms: Terms) -> tuple[Given, Shelf]:
+    """A grant, and what is left of its source."""
+    kind = best.kind
+    found = None if kind.codes is None else _first(shelf, kind)
+    number = -1 if found is None else found
+    given = Given(
+        request=asked.key,
+        code=kind.code(number),
+        number=number,
+        time=now,
+        expires=(-((now + terms.valid_ms) // -HOUR_MS)) * HOUR_MS,
+        value=kind.value,
+        kind=kind.name,
+        hoped=best.hoped,
+        chance=best.chance,
+    )
+    free = tuple(each for each in shelf.free if each != number)
+    new = shelf.next + (number == shelf.next)
+    return given, replace(shelf, next=new, free=free, issued=shelf.issued + 1, hoped=shelf.hoped + best.hoped)
+
+
+def _put(pool: Pool, name: str, shelf: Shelf, **sums: int) -> Pool:
+    return replace(pool, shelves=pool.shelves | {name: shelf}, **sums)
 
 
 def give_back(pool: Pool, wallet: Wallet, key: str) -> tuple[Pool, Wallet]:
@@ -239,19 +366,12 @@ def give_back(pool: Pool, wallet: Wallet, key: str) -> tuple[Pool, Wallet]:
     found = next((given for given in wallet.given if given.request == key and not given.redeemed), None)
     if found is None:
         return pool, wallet
-    free = list(pool.free)
-    if found.number >= 0:
-        insort(free, found.number)
-    pool = replace(
-        pool,
-        free=tuple(free),
-        issued=pool.issued - 1,
-        returned=pool.returned + 1,
-        spent=pool.spent - found.value,
-    )
-    return _counted(pool, found, -1), replace(
-        wallet, given=tuple(given for given in wallet.given if given is not found)
-    )
+    shelf = pool.shelf(found.kind)
+    free = shelf.free if found.number < 0 else tuple(sorted((*shelf.free, found.number)))
+    shelf = replace(shelf, free=free, issued=shelf.issued - 1, hoped=shelf.hoped - found.hoped)
+    sums = {"issued": pool.issued - 1, "returned": pool.returned + 1, "spent": pool.spent - found.value}
+    pool = _counted(_put(pool, found.kind, shelf, **sums), found, -1)
+    return pool, replace(wallet, given=tuple(given for given in wallet.given if given is not found))
 
 
 def redeem(pool: Pool, wallet: Wallet, code: str, time: int) -> tuple[Pool, Wallet]:
@@ -259,7 +379,9 @@ def redeem(pool: Pool, wallet: Wallet, code: str, time: int) -> tuple[Pool, Wall
     for at, given in enumerate(wallet.given):
         if given.code == code and not given.redeemed and time < given.expires:
             used = replace(given, redeemed=max(time, 1))
-            pool = replace(_counted(pool, given, -1), redeemed=pool.redeemed + 1)
+            shelf = pool.shelf(given.kind)
+            shelf = replace(shelf, redeemed=shelf.redeemed + 1)
+            pool = _put(_counted(pool, given, -1), given.kind, shelf, redeemed=pool.redeemed + 1)
             return pool, replace(wallet, given=(*wallet.given[:at], used, *wallet.given[at + 1 :]))
     return pool, wallet
 
@@ -285,7 +407,7 @@ def _folded(pool: Pool, now: int) -> Pool:
 
 
 def _grant(asked: Request, given: Given) -> Grant:
-    return Grant(asked, given.code, given.value / _MILLI, given.expires)
+    return Grant(asked, given.code, given.value / _MILLI, given.expires, kind=given.kind, chance=given.chance)
 
 
 # The ledgers of a partition
@@ -360,7 +482,7 @@ def unpack_wallet(data: bytes | None) -> Wallet:
 
 
 H = TypeVar("H", Pool, Wallet)
-_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
 _pools, _wallets = msgspec.msgpack.Decoder(Pool), msgspec.msgpack.Decoder(Wallet)
 
 

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from stream.core import rfm
+from stream.core.choice import NO_TASTE, Taste
 from stream.core.loyalty import NO_POINTS, Loyalty
 from stream.core.rfm import NOBODY, Rfm
 from stream.core.watchers import Watch
@@ -120,7 +121,8 @@ class UserState(msgspec.Struct, array_like=True):
     ordered since; they are noted while a campaign runs that wants to know. ``watching`` are the items whose
     own lists may have this user (`stream.core.watchers`), likewise. ``rfm`` is what he bought,
     ``coupons`` the last codes that he was sent, by campaign, ``loyalty`` his points (`stream.core.loyalty`),
-    ``requests`` how often a coupon was requested for him.
+    ``requests`` how often a coupon was requested for him, ``taste`` is by what one of several coupons is
+    chosen for him, noted while a campaign has several.
     """
 
     format: int = _FORMAT
@@ -146,6 +148,7 @@ class UserState(msgspec.Struct, array_like=True):
     coupons: dict[str, tuple[str, ...]] = {}
     loyalty: Loyalty = NO_POINTS
     requests: int = 0
+    taste: Taste = NO_TASTE
 
     @classmethod
     def unpack(cls, data: bytes | None) -> UserState:
@@ -207,6 +210,7 @@ def digest_fields(state: UserState) -> dict[str, object]:
         **({"watching": sorted(state.watching)} if state.watching else {}),
         **({"rfm": state.rfm} if state.rfm != NOBODY else {}),
         **({"loyalty": state.loyalty} if state.loyalty != NO_POINTS else {}),
+        **({"taste": state.taste} if state.taste != NO_TASTE else {}),
     }
 
 

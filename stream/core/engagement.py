@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.core.campaigns import Campaign, Content, Window
+from stream.core.choice import Known, Offers, Weighed, tasted
 from stream.core.coupons import BACK, ERASE, GRANT, REDEEMED, REQUEST, Grant, Request, Word, key_of
 from stream.core.coupons import WITHIN_MS as COUPON_WITHIN_MS
 from stream.core.engaged import (
@@ -97,6 +98,7 @@ class Engine:
     ``kinds`` are the event types that its triggers and campaigns look at, ``terms`` the changes of items that
     they want to hear of, None: none. Without ``asking`` (`stream.core.offers`) nudges go out without what
     they would have asked for. ``program`` is the loyalty program, ``earning`` the event types it looks at.
+    ``choices`` are the campaigns that give one of several coupons.
     """
 
     config: EngagementConfig
@@ -110,6 +112,7 @@ class Engine:
     kinds: frozenset[str] = field(init=False)
     earning: frozenset[str] = field(init=False)
     terms: Terms | None = field(init=False)
+    choices: Mapping[str, Offers] = field(init=False)
 
     def __post_init__(self) -> None:
         kinds = [trigger.kinds for trigger in self.triggers.values()]
@@ -118,6 +121,10 @@ class Engine:
         object.__setattr__(self, "kinds", earning.union(*kinds))
         object.__setattr__(self, "earning", earning)
         object.__setattr__(self, "terms", terms_of(self.triggers.values()))
+        several = {name: Offers.of_campaign(each) for name, each in self.campaigns.items() if each.enabled}
+        object.__setattr__(
+            self, "choices", {name: each for name, each in several.items() if each is not None}
+        )
 
     @classmethod
     def of(
@@ -301,7 +308,8 @@ class _Passage:
             counted["held_until"] = stop.until
             asked = asked if stop.reason in ("content", "coupon") else 0
             self.state.pending[trigger.id] = Timer(stop.until, timer.due, True, asked, requested)
-        self._decide(trigger.id, step, timer.due, now, verdict, reason, counted, proposal.evidence)
+        weighed = () if grant is None else grant.weighed
+        self._decide(trigger.id, step, timer.due, now, verdict, reason, counted, proposal.evidence, weighed)
         if verdict != "sent" and grant is not None:
             self._give_back(grant)
         if timer.coupon:
@@ -331,17 +339,22 @@ class _Passage:
         paid = [line.price * line.quantity for line in proposal.items if line.price is not None]
         told = None if offer is None else msgspec.to_builtins(offer)
         worth = sum(paid) if paid and len(paid) == len(prices) else None
-        asked = Request(rule, self.user, rule, step, due, self._now, worth, told, self.state.requests)
+        number, known = self.state.requests, self._known(rule)
+        asked = Request(rule, self.user, rule, step, due, self._now, worth, told, number, known)
         self._notify(rule, REQUEST, asked)
         return asked.number
+
+    def _known(self, rule: str) -> Known | None:
+        """By what one of several coupons is chosen; None: there are not several."""
+        offers, taste = self.engine.choices.get(rule), self.state.taste
+        return None if offers is None else Known(offers.own(taste, self._now), taste.used, taste.hoped)
 
     def _coupon(self, rule: str, grant: Grant | None) -> CouponCode | None:
         """What a message says of what was granted."""
         campaign = self.engine.campaigns.get(rule)
         if grant is None or campaign is None or campaign.coupon is None:
             return None
-        name = campaign.coupon.offer or campaign.coupon.pool or ""
-        return CouponCode(grant.code, name, grant.value, grant.expires)
+        return CouponCode(grant.code, grant.kind or campaign.coupon.name, grant.value, grant.expires)
 
     def _withdraw(self, rule: str, timer: Timer) -> None:
         """Give back what a request may bring that nothing waits for any more, before another is made."""
@@ -425,6 +438,7 @@ class _Passage:
         if grant is not None:
             held = self.state.coupons.get(trigger.id, ())
             self.state.coupons[trigger.id] = (*held, grant.code)[-CODES_HELD:]
+            self._hope(grant.chance)
         earlier = self.state.sent.get(sent.channel, ())
         self.state.sent[sent.channel] = (*(time for time in earlier if time > sent.now - WEEK_MS), sent.now)
         self.state.campaigns[trigger.id] = sent.now
@@ -432,6 +446,11 @@ class _Passage:
         told = [each for each in self.state.nudged if each.time > sent.now - REVOCABLE_MS]
         told.append(Nudged(trigger.id, sent.channel, step, sent.due, sent.now, items))
         self.state.nudged = tuple(told[-NUDGED:])
+
+    def _hope(self, chance: int) -> None:
+        if chance:
+            taste = self.state.taste
+            self.state.taste = msgspec.structs.replace(taste, hoped=taste.hoped + chance)
 
     # Events
 
@@ -449,6 +468,8 @@ class _Passage:
         observe(self.state, seen)
         if self.engine.program is not None and seen.type in self.engine.earning:
             self.state.loyalty = after(self.engine.program, points, seen, bought, self.state.rfm)
+        if self.engine.choices:
+            self.state.taste = tasted(self.state.taste, seen)
         if seen.type == "view_item":
             observe_view(self.state, seen)
         if self.engine.terms is not None:
@@ -504,6 +525,9 @@ class _Passage:
         for campaign, codes in sorted(self.state.coupons.items()):
             if code in codes:
                 self._notify(campaign, REDEEMED, Word(campaign, self.user, seen.time, code=code))
+                if campaign in self.engine.choices:
+                    taste = self.state.taste
+                    self.state.taste = msgspec.structs.replace(taste, used=taste.used + 1)
 
     def _ask_again(self) -> None:
         """What was ordered may be in an answer that is on its way: another one takes its place."""
@@ -614,6 +638,7 @@ class _Passage:
         reason: str = "",
         counted: dict[str, int] | None = None,
         evidence: tuple[Evidence, ...] = (),
+        weighed: tuple[Weighed, ...] = (),
     ) -> None:
         self.outcome.decisions.append(
             Decision(
@@ -629,6 +654,7 @@ class _Passage:
                 counters=counted or {},
                 evidence=evidence,
                 version=self._number(rule),
+                offers=weighed,
             )
         )
 

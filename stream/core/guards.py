@@ -7,7 +7,7 @@ it is suppressed, or until when it is held. A held candidate passes all guards a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ class EngagementConfig:
     holdout: int
     holdout_salt: str
     priority_window_ms: int = 3_600_000
+    coupon_secret: bytes = field(default=b"", repr=False)
 
     @classmethod
     def of(cls, settings: Settings) -> EngagementConfig:
@@ -58,6 +59,7 @@ class EngagementConfig:
             holdout=round(settings.holdout_percent * BUCKETS / 100),
             holdout_salt=settings.holdout_salt,
             priority_window_ms=_ms(settings.priority_window_s),
+            coupon_secret=_secret(settings),
         )
 
     def of_campaign(self, campaign: Campaign | None) -> EngagementConfig:
@@ -72,6 +74,11 @@ class EngagementConfig:
             cap_week=self.cap_week if caps.week is None else caps.week,
             holdout=self.holdout if share is None else round(share * BUCKETS / 100),
         )
+
+
+def _secret(settings: Settings) -> bytes:
+    told = settings.coupon_secret
+    return b"" if told is None else told.get_secret_value().encode()
 
 
 def _ms(seconds: float) -> int:

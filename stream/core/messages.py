@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from stream.core.choice import Weighed
+
 Verdict = Literal["sent", "held", "suppressed", "cancelled", "revoked"]
 """What became of a nudge that was due, pending, or sent."""
 
@@ -162,8 +164,8 @@ def revoke_key(said: Message | Revoke) -> str:
 class Decision:
     """Why a nudge was sent, held, suppressed, cancelled or revoked (topic ``decisions``).
 
-    ``reason`` is "" when sent, the guard when held or suppressed, else the event's type. ``at`` as
-    in `Message`.
+    ``reason`` is "" when sent, the guard when held or suppressed, else the event's type. ``offers`` are the
+    best of several coupons, as they were weighed. ``at`` as in `Message`.
     """
 
     at: int
@@ -178,6 +180,7 @@ class Decision:
     counters: dict[str, int] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
     version: int | None = None
+    offers: tuple[Weighed, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -193,7 +196,7 @@ def _json(
     first: dict[str, object], said: Message | Revoke | Decision, last: dict[str, object] | None = None
 ) -> bytes:
     rest = {each.name: getattr(said, each.name) for each in fields(said) if each.name != "at"}
-    for name in ("version", "template", "data", "coupon"):
+    for name in ("version", "template", "data", "coupon", "offers"):
         if not rest.get(name, True):
             del rest[name]
     return msgspec.json.encode(first | rest | (last or {}))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace as changed
 
-from stream.core.campaigns import Campaign, Version, content_hash, successor
+from stream.core.campaigns import Campaign, Choice, Coupon, Version, content_hash, successor
 from stream.core.triggers import kinds_of
 
 if TYPE_CHECKING:
@@ -151,13 +151,26 @@ def _fitting(old: Version | None, campaign: Campaign) -> Version | None:
         raise ValueError(
             f"{campaign.id}: its trigger was {was}, now it is {campaign.trigger.type}: give it another id"
         )
-    if old is not None and old.campaign.coupon is not None and campaign.coupon is not None:
-        had, has = old.campaign.coupon.codes, campaign.coupon.codes
-        if has[: len(had)] != had:
-            raise ValueError(
-                f"{campaign.id}: its codes changed: only add new ones behind, or give it another id"
-            )
+    had = None if old is None else old.campaign.coupon
+    if had is not None and campaign.coupon is not None and not _goes_on(had, campaign.coupon):
+        raise ValueError(f"{campaign.id}: its codes changed: only add new ones behind, or give it another id")
     return old
+
+
+def _goes_on(old: Coupon, new: Coupon) -> bool:
+    """Whether every pool of both only grew, and no code changed its pool."""
+    had, has = ({each.name: each for each in coupon.offers or (coupon,)} for coupon in (old, new))
+    where = {code: name for name, each in had.items() for code in each.codes}
+    grew = all(_grew(had[name], each) for name, each in has.items() if name in had)
+    return grew and all(where.get(code, name) == name for name, each in has.items() for code in each.codes)
+
+
+def _grew(old: Coupon | Choice, new: Coupon | Choice) -> bool:
+    before, now = old.computed, new.computed
+    counted = (before is None) == (now is None) and (
+        before is None or now is None or (before.prefix == now.prefix and before.count <= now.count)
+    )
+    return counted and new.codes[: len(old.codes)] == old.codes
 
 
 def key_of(version: Version) -> str:

@@ -380,7 +380,7 @@ def _settle(engine: Engine, view: View, result: Result, columns: Columns, clock:
     for at, told in sorted(heard.items()):
         now = int(clock.after[at])
         holds = engine if engine.plan is None else engine.plan.at(now)
-        terms = Terms.of(holds.campaigns.get(told.body["campaign"]))
+        terms = Terms.of(holds.campaigns.get(told.body["campaign"]), holds.config.coupon_secret)
         grant = ledgers.hear(told.type, told.body, terms, now)
         if grant is not None:
             body = msgspec.to_builtins(grant)
