@@ -47,16 +47,21 @@ class Cost:
     cpu: Mapping[str, float]
 
 
-def events(n: int, seed: int = 7) -> list[Message]:
-    """(key, value) of n view events: a user stays in a category for some views, then moves on."""
-    random = np.random.default_rng(seed)
+def drawn(n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Users and items [n] of views: a user stays in a category for some of them, then moves on."""
     weights = np.arange(1, USERS + 1) ** -0.8
     users = random.choice(USERS, n, p=weights / weights.sum())
     sessions = random.integers(0, CATEGORIES, (USERS, n // USERS + 64))
     nth = _occurrence(users)
     category = sessions[users, np.minimum(nth // 8, sessions.shape[1] - 1)]
     within = np.minimum(random.zipf(1.3, n), ITEMS // CATEGORIES) - 1
-    items = category * (ITEMS // CATEGORIES) + within
+    return users, category * (ITEMS // CATEGORIES) + within
+
+
+def events(n: int, seed: int = 7) -> list[Message]:
+    """(key, value) of n view events, within the last hour."""
+    random = np.random.default_rng(seed)
+    users, items = drawn(n, random)
     start = int(time.time() * 1000) - 3_600_000
     times = start + np.sort(random.integers(0, 3_000_000, n))
     stamps = np.datetime_as_string(times.astype("datetime64[ms]"))
