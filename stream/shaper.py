@@ -7,7 +7,7 @@ what they remember: the exposure of groups, soft state of the worker.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from stream.core.items import Items, item_hash
 from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked
 from stream.core.slate import exploration, guests
-from stream.core.slate.choose import EXPLORED, PINNED, choose
+from stream.core.slate.choose import EXPLORED, PINNED, Chosen, choose
 from stream.core.slate.exposure import Exposure
-from stream.core.slate.facts import Facts, Slates, context_of
+from stream.core.slate.facts import Facts, Slates, context_of, picked
 from stream.core.slate.knobs import Knobs
 from stream.core.slate.prepared import Prepared
 from stream.core.views import STRATEGIES
@@ -29,7 +29,6 @@ Bool = NDArray[np.bool_]
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-T = TypeVar("T", bound=np.generic)
 
 CANDIDATES = 60
 """Items a list is chosen from, where steps may choose."""
@@ -102,18 +101,7 @@ class Shaper:
         self.exposure = chosen.state
         self.lists += len(slates)
         self.excluded += chosen.excluded
-        strategy = _taken(slates.strategy, chosen.positions, 0)
-        strategy[(chosen.why & EXPLORED) > 0] = _EXPLORE
-        strategy[(chosen.why & PINNED) > 0] = _PIN
-        because = np.pad(
-            ranked.because, ((0, 0), (0, slates.items.shape[1] - ranked.items.shape[1])), constant_values=-1
-        )
-        return Ranked(
-            _taken(slates.items, chosen.positions, -1),
-            _taken(slates.scores, chosen.positions, 0),
-            _taken(because, chosen.positions, -1),
-            strategy,
-        )
+        return _listed(ranked, slates, chosen)
 
     def report(self) -> dict[str, Any]:
         """What the steps did, as `/ready` tells it: counts, and of each group its share and its bounds."""
@@ -130,23 +118,28 @@ class Shaper:
     def _invite(self, facts: Facts, slates: Slates, barred: tuple[I32, I32]) -> Slates:
         """Items that may be pinned, and young ones that may be tried."""
         pins = self._prepared.pinned(facts)
-        invited = [np.broadcast_to(pins, (len(slates), len(pins)))]
+        invited = np.broadcast_to(pins, (len(slates), len(pins)))
         if self.knobs.explore_share and len(slates):
             hour = int(slates.time_ms.max()) // _HOUR_MS
             if hour != self._pool[0]:
                 self._pool = hour, exploration.pool(facts, hour * _HOUR_MS, self.knobs.explore_days)
-            young = self._pool[1][~np.isin(self._pool[1], pins)]
-            invited.append(guests.drawn(facts, slates, young, YOUNG))
-        return guests.invite(slates, np.concatenate(invited, axis=1), _EXPLORE, barred)
+            young = self._pool[1]
+            if len(pins) and len(young):
+                young = young[~np.isin(young, pins)]
+            if len(young):
+                drawn = guests.drawn(facts, slates, young, YOUNG)
+                invited = np.concatenate([invited, drawn], axis=1)
+        return guests.invite(slates, invited, _EXPLORE, barred)
 
     def _remember(self, slates: Slates, seen: Impressions) -> Slates:
         """How often each candidate was shown and not clicked, and when last."""
+        if not len(seen.row):
+            return slates
         key = seen.row << 32 | self._items.ids_of_hashes(seen.item)
-        order = np.argsort(key, kind="stable")
+        order = key.argsort(kind="stable")
         wanted = np.arange(len(slates))[:, None] << 32 | slates.items
-        at = np.searchsorted(key[order], wanted, side="right") - 1
-        at = order[np.maximum(at, 0)] if len(order) else np.zeros(wanted.shape, dtype=np.int64)
-        hit = (key[at] == wanted) if len(order) else np.zeros(wanted.shape, dtype=np.bool_)
+        at = order[np.maximum(key[order].searchsorted(wanted, side="right") - 1, 0)]
+        hit = key[at] == wanted
         if not hit.any():
             return slates
         ignored = np.where(seen.clicked > 0, 0, seen.shown).astype(np.float32)
@@ -162,7 +155,18 @@ class Shaper:
         )
 
 
-def _taken(values: NDArray[T], positions: I32, none: int) -> NDArray[T]:
-    found = np.take_along_axis(values, np.maximum(positions, 0).astype(np.int64), axis=1)
-    found[positions < 0] = none
-    return found
+def _listed(ranked: Ranked, slates: Slates, chosen: Chosen) -> Ranked:
+    """The chosen candidates of slates, which are those ranked and, behind them, guests."""
+    at = chosen.positions
+    own = ranked.items.shape[1]
+    because = picked(ranked.because, np.minimum(at, own - 1))
+    strategy = picked(slates.strategy, at)
+    items, scores = picked(slates.items, at), picked(slates.scores, at)
+    none = at < 0
+    if none.any():
+        items[none], scores[none], strategy[none] = -1, 0, 0
+    because[none | (at >= own)] = -1
+    if chosen.why.any():
+        strategy[(chosen.why & EXPLORED) > 0] = _EXPLORE
+        strategy[(chosen.why & PINNED) > 0] = _PIN
+    return Ranked(items, scores, because, strategy)

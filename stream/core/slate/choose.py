@@ -22,21 +22,17 @@ cuts do.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream.core.slate import exploration
 from stream.core.slate.diversity import diversify
 from stream.core.slate.exposure import Balance, Exposure, account, given_to, settle, worth
-from stream.core.slate.facts import F32, I32, I64, U8, U64, Bool, Facts, Slates
+from stream.core.slate.facts import F32, I32, I64, U8, U64, Bool, Facts, Slates, picked
 from stream.core.slate.knobs import Knobs
 from stream.core.slate.prepared import Prepared
 from stream.core.slate.quotas import Quota, within
 from stream.core.slate.rotation import fatigue
-
-T = TypeVar("T", bound=np.generic)
 
 BOOSTED, ROTATED, DIVERSE, BALANCED, EXPLORED, PINNED = 1, 2, 4, 8, 16, 32
 """Bits of ``Chosen.why``: what touched an entry. `DIVERSE` and `BALANCED`: the step moved it up."""
@@ -105,7 +101,7 @@ def choose(slates: Slates, facts: Facts, rules: Prepared, knobs: Knobs, state: E
     chosen = _placed(work, order, reserved)
     return Chosen(
         chosen if work.place is None else _back(work.place, chosen),
-        np.where(chosen >= 0, _at(work.why, chosen), np.uint8(0)),
+        np.where(chosen >= 0, picked(work.why, chosen), np.uint8(0)),
         _accounted(work, chosen, bias, state),
         excluded,
     )
@@ -115,21 +111,25 @@ def _idle(work: _Work) -> bool:
     """Whether no step has anything to do."""
     knobs, size = work.knobs, work.knobs.size
     return (
-        not work.rules.rules
-        and not (knobs.diversity or knobs.explore_share or len(knobs.bounds))
+        not (work.rules.rules or knobs.diversity or len(knobs.bounds))
         and (knobs.rotation == 1 or work.slates.ignored is None)
         and work.live.shape[1] >= size
         and bool((work.live[:, :size] & (work.scores[:, :size] > 0)).all())
+        and not (knobs.explore_share and _young(work, size).any())
     )
 
 
-def _at(values: NDArray[T], column: I32 | I64) -> NDArray[T]:
-    """Values [U, N] at columns [U, n]; of −1 anything."""
-    return np.take_along_axis(values, np.maximum(column, 0).astype(np.int64), axis=1)
+def _young(work: _Work, begin: int = 0) -> Bool:
+    """Candidates from a column on that may be tried."""
+    slates, live = work.slates, work.live[:, begin:]
+    if not live.any():
+        return live
+    items, time_ms = slates.items[:, begin:], slates.time_ms[:, None]
+    return live & exploration.young(work.facts, items, time_ms, work.knobs.explore_days)
 
 
 def _back(place: I64, chosen: I32) -> I32:
-    return np.where(chosen >= 0, _at(place, chosen), -1).astype(np.int32)
+    return np.where(chosen >= 0, picked(place, chosen), -1).astype(np.int32)
 
 
 # 1–3: what each candidate is worth
@@ -179,10 +179,10 @@ def _sorted(work: _Work) -> _Work:
     place = np.argsort(words, axis=1)
     return replace(
         work,
-        slates=replace(slates, items=_at(slates.items, place)),
-        live=_at(work.live, place),
-        scores=_at(work.scores, place),
-        why=_at(work.why, place),
+        slates=replace(slates, items=picked(slates.items, place)),
+        live=picked(work.live, place),
+        scores=picked(work.scores, place),
+        why=picked(work.why, place),
         place=place,
     )
 
@@ -209,14 +209,16 @@ def _explored(work: _Work, reserved: I32) -> I32:
     slates, facts, knobs = work.slates, work.facts, work.knobs
     if not knobs.explore_share:
         return reserved
-    young = exploration.young(facts, slates.items, slates.time_ms[:, None], knobs.explore_days)
-    able = young & work.live & ~work.drawn
+    able = _young(work) & ~work.drawn
     if not able.any():
         return reserved
     ranked = work.live & (work.scores > 0) & ~work.drawn
-    listed = ranked & (np.cumsum(ranked, axis=1) <= knobs.size)
+    listed = ranked & (ranked.cumsum(axis=1) <= knobs.size)
+    able &= ~listed
+    if not able.any():
+        return reserved
     wanted = exploration.counts(slates, knobs.explore_share, knobs.size)
-    column = exploration.draw(facts, slates, able & ~listed, listed, wanted)
+    column = exploration.draw(facts, slates, able, listed, wanted)
     place = exploration.places(slates, knobs.size, reserved < 0, column.shape[1])
     row, which = np.nonzero((column >= 0) & (place >= 0))
     reserved[row, place[row, which]] = column[row, which]
@@ -247,7 +249,7 @@ def _limited(work: _Work, reserved: I32) -> _Work:
     kept = within(quotas, work.live & drawn, pinned)
     ranked = work.live & (work.scores > 0) & ~drawn
     live = within(quotas, ranked | kept, kept)
-    reserved[(reserved >= 0) & ~_at(kept, reserved)] = -1
+    reserved[(reserved >= 0) & ~picked(kept, reserved)] = -1
     work.why[drawn & ~kept] &= np.uint8(255 - EXPLORED)
     return replace(work, live=live)
 
@@ -257,8 +259,10 @@ def _organic(work: _Work) -> I64:
     knobs = work.knobs
     width = work.live.shape[1] if knobs.diversity or len(knobs.bounds) else knobs.size
     ranked = work.live & (work.scores > 0) & ~work.drawn
-    rank = np.cumsum(ranked, axis=1) - 1
-    row, column = np.nonzero(ranked & (rank < width))
+    if ranked[:, :width].all() and ranked.shape[1] >= width:
+        return np.broadcast_to(np.arange(width), (len(ranked), width))
+    rank = ranked.cumsum(axis=1) - 1
+    row, column = (ranked & (rank < width)).nonzero()
     order = np.full((len(ranked), width), -1, dtype=np.int64)
     order[row, rank[row, column]] = column
     return order
@@ -270,16 +274,16 @@ def _diverse(work: _Work, order: I64) -> I64:
     if not knobs.diversity:
         return order
     near = order[:, : 2 * knobs.size]
-    items, scores = _at(work.slates.items, near), _at(work.scores, near)
+    items, scores = picked(work.slates.items, near), picked(work.scores, near)
     chosen = diversify(work.rules.sketches, items, scores, near >= 0, knobs.size, knobs.diversity)
     if not len(knobs.bounds):
-        anew = np.where(chosen >= 0, _at(order, chosen), -1)
+        anew = np.where(chosen >= 0, picked(order, chosen), -1)
         _mark_risen(work, order, anew, DIVERSE)
         return anew
     rank = np.arange(order.shape[1]) + np.full(order.shape, knobs.size)
     row, step = np.nonzero(chosen >= 0)
     rank[row, chosen[row, step]] = step
-    anew = _at(order, np.argsort(rank, axis=1, kind="stable"))
+    anew = picked(order, np.argsort(rank, axis=1, kind="stable"))
     _mark_risen(work, order, anew, DIVERSE)
     return anew
 
@@ -288,7 +292,7 @@ def _mark_risen(work: _Work, before: I64, after: I64, bit: int) -> None:
     """Set a bit of ``why`` where a column stands further in front than before."""
     old = np.full((len(before), work.why.shape[1] + 1), before.shape[1], dtype=np.int64)
     np.put_along_axis(old, before, np.broadcast_to(np.arange(before.shape[1]), before.shape), axis=1)
-    row, place = np.nonzero((after >= 0) & (_at(old, after) > np.arange(after.shape[1])))
+    row, place = np.nonzero((after >= 0) & (picked(old, after) > np.arange(after.shape[1])))
     work.why[row, after[row, place]] |= np.uint8(bit)
 
 
@@ -299,21 +303,21 @@ def _balanced(work: _Work, order: I64, reserved: I32, state: Exposure) -> tuple[
         return order, state.bias
     group = _numbers(work)
     # After MMR scores no longer fall: the best place is worth the best score.
-    scores = np.where(order >= 0, _at(work.scores, order), np.float32(0))
+    scores = np.where(order >= 0, picked(work.scores, order), np.float32(0))
     scores = -np.sort(-scores, axis=1)
     free = reserved < 0
     value = worth(work.knobs.size)
     weight = np.zeros(reserved.shape, dtype=np.int64)
     row, place = np.nonzero(free)
     weight[row, (np.cumsum(free, axis=1) - 1)[row, place]] = value[place]
-    fixed = given_to(_at(group, reserved), ~free, len(bounds))
+    fixed = given_to(picked(group, reserved), ~free, len(bounds))
     full = np.minimum(np.count_nonzero(scores > 0, axis=1), np.count_nonzero(free, axis=1))
     full += np.count_nonzero(~free, axis=1)
     total = int(np.cumsum(np.append(0, value))[full].sum())
-    batch = Balance.of(scores, _at(group, order), work.slates.user, weight, fixed, total)
+    batch = Balance.of(scores, picked(group, order), work.slates.user, weight, fixed, total)
     bias = settle(batch, bounds, state)
     best = batch.order(bias)
-    anew = np.where(best >= 0, _at(order, best), -1)
+    anew = np.where(best >= 0, picked(order, best), -1)
     _mark_risen(work, order, anew, BALANCED)
     return anew, bias
 
@@ -334,10 +338,10 @@ def _placed(work: _Work, order: I64, reserved: I32) -> I32:
     free, size = reserved < 0, work.knobs.size
     if (more := size - order.shape[1]) > 0:
         order = np.pad(order, ((0, 0), (0, more)), constant_values=-1)
-    which = np.maximum(np.cumsum(free, axis=1) - 1, 0)
-    chosen = np.where(free, np.take_along_axis(order, which, axis=1), reserved).astype(np.int32)
-    if (np.diff(chosen >= 0, axis=1) & (chosen[:, 1:] >= 0)).any():
-        chosen = _at(chosen, np.argsort(chosen < 0, axis=1, kind="stable"))
+    chosen = np.where(free, picked(order, free.cumsum(axis=1) - 1), reserved).astype(np.int32)
+    held = chosen >= 0
+    if (held[:, 1:] & ~held[:, :-1]).any():
+        chosen = picked(chosen, (~held).argsort(axis=1, kind="stable"))
     return chosen
 
 
@@ -346,6 +350,6 @@ def _accounted(work: _Work, chosen: I32, bias: I64, state: Exposure) -> Exposure
     if not len(bounds):
         return state
     held = chosen >= 0
-    given = given_to(_at(_numbers(work), chosen), held, len(bounds))
+    given = given_to(picked(_numbers(work), chosen), held, len(bounds))
     value = worth(size)
     return account(bounds, state, bias, given, int((held * value).sum()), int(value.sum()))

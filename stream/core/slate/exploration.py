@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream.core.slate.facts import DAY_MS, F64, I32, I64, U64, Bool, Facts, Slates, mix, uniform
+from stream.core.slate.facts import DAY_MS, F64, I32, I64, U64, Bool, Facts, Slates, mix, picked, uniform
 
 FEW = 20.0
 """Decayed interactions from which on an item is no longer young."""
 _KIN = 4.0
 _LOOKED_AT = 8
 _ITEM, _LIST, _PLACE = np.uint64(1), np.uint64(2), np.uint64(3)
+_LAST = np.iinfo(np.uint64).max
 
 
 def young(facts: Facts, items: I32, time_ms: I64 | int, days: float) -> Bool:
@@ -59,10 +60,10 @@ def draw(facts: Facts, slates: Slates, able: Bool, listed: Bool, wanted: I64) ->
     if not len(rows):
         return drawn
     key = np.full((len(rows), able.shape[1]), -1.0)
-    row, column = np.nonzero(able[rows])
+    row, column = able[rows].nonzero()
     key[row, column] = _keys(facts, slates, rows[row], column, listed)
-    order = np.argsort(-key, axis=1, kind="stable")[:, : drawn.shape[1]]
-    held = np.take_along_axis(key, order, axis=1) >= 0
+    order = (-key).argsort(axis=1, kind="stable")[:, : drawn.shape[1]]
+    held = picked(key, order) >= 0
     held &= np.arange(order.shape[1]) < wanted[rows, None]
     drawn[rows, : order.shape[1]] = np.where(held, order, -1)
     return drawn
@@ -72,10 +73,10 @@ def _keys(facts: Facts, slates: Slates, row: I64, column: I64, listed: Bool) -> 
     """Keys of candidates ``row``, ``column`` [n]: the greatest are drawn."""
     item = slates.items[row, column]
     lot = uniform(mix(facts.hashes[item], slates.user[row], _day(slates)[row], _ITEM))
-    first = np.argsort(~listed, axis=1, kind="stable")[:, :_LOOKED_AT]
-    items = np.take_along_axis(slates.items, first, axis=1)
-    among = np.where(np.take_along_axis(listed, first, axis=1), facts.category[items], np.uint64(0))
-    kin = (among[row] == facts.category[item][:, None]).any(axis=1) & (facts.category[item] > 0)
+    first = (~listed).argsort(axis=1, kind="stable")[:, :_LOOKED_AT]
+    among = np.where(picked(listed, first), facts.category[picked(slates.items, first)], np.uint64(0))
+    category = facts.category[item]
+    kin = (among[row] == category[:, None]).any(axis=1) & (category > 0)
     weight = np.where(kin, 1 + _KIN, 1.0) / (1 + facts.popularity[item])
     keys: F64 = lot ** (1 / weight)
     return keys
@@ -85,11 +86,12 @@ def places(slates: Slates, size: int, free: Bool, drawn: int) -> I32:
     """Places [U, drawn] of the lower half of the list, drawn by a hash among ``free`` [U, size]; −1: none."""
     lower = np.arange(size // 2, size)
     hashes = mix(slates.user[:, None], _day(slates)[:, None], lower.astype(np.uint64), _PLACE) >> np.uint64(1)
-    hashes[~free[:, lower]] = np.iinfo(np.uint64).max
-    order = np.argsort(hashes, axis=1, kind="stable")[:, :drawn]
-    held = np.take_along_axis(free[:, lower], order, axis=1)
-    found: I32 = np.where(held, lower[order], -1).astype(np.int32)
-    return np.pad(found, ((0, 0), (0, drawn - found.shape[1])), constant_values=-1)
+    free = free[:, size // 2 :]
+    hashes[~free] = _LAST
+    order = hashes.argsort(axis=1, kind="stable")[:, :drawn]
+    found = np.full((len(slates), drawn), -1, dtype=np.int32)
+    found[:, : order.shape[1]] = np.where(picked(free, order), lower[order], -1)
+    return found
 
 
 def _day(slates: Slates) -> U64:

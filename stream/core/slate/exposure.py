@@ -108,7 +108,8 @@ class Exposure:
 
     def under_bounds(self, bounds: Bounds) -> Exposure:
         """This state if it is of these groups, else an empty one."""
-        return self if np.array_equal(self.groups, bounds.groups) else Exposure.empty(bounds)
+        same = self.groups is bounds.groups or np.array_equal(self.groups, bounds.groups)
+        return self if same else Exposure.empty(bounds)
 
     @property
     def shares(self) -> F64:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
+
+T = TypeVar("T", bound=np.generic)
 
 DAY_MS = 86_400_000
 
@@ -95,6 +97,20 @@ def _text_hash(text: str) -> int:
     return item_hash(text)
 
 
+def picked(values: NDArray[T], column: I32 | I64) -> NDArray[T]:
+    """Values [U, N] at columns [U, n]; of −1 anything."""
+    begin = np.arange(len(values))[:, None] * values.shape[1]
+    found: NDArray[T] = values.take(begin + np.maximum(column, 0))
+    return found
+
+
+_GOLDEN, _FIRST, _SECOND, *_SHIFTS = (
+    # Arrays without dimensions: numpy takes half as long with them as with scalars.
+    np.array(each, dtype=np.uint64)
+    for each in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 30, 27, 31)
+)
+
+
 def mix(*parts: U64 | np.uint64) -> U64:
     """A hash of 64-bit words that broadcast together: splitmix64 (Steele, Lea, Flood, OOPSLA 2014), chained.
 
@@ -102,10 +118,12 @@ def mix(*parts: U64 | np.uint64) -> U64:
     """
     state: U64 = np.zeros(1, dtype=np.uint64)
     for part in parts:
-        state = state + part + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = state ^ (state >> np.uint64(31))
+        state = state + (part + _GOLDEN)
+        state ^= state >> _SHIFTS[0]
+        state *= _FIRST
+        state ^= state >> _SHIFTS[1]
+        state *= _SECOND
+        state ^= state >> _SHIFTS[2]
     return state
 
 

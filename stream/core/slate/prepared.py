@@ -29,6 +29,11 @@ class Prepared:
         self._expressions = [Expression.of(rule.when) for rule in rules]
         counts = [len(each.fixed) for each in self._expressions]
         self._begin = [sum(counts[:number]) for number in range(len(counts))]
+        self._fixed = [term for expression in self._expressions for term in expression.fixed]
+        self._numbers: dict[str, list[int]] = {}
+        for number, rule in enumerate(rules):
+            self._numbers.setdefault(rule.do, []).append(number)
+        self._pins: I32 | None = None
         self._diverse = diverse
         self._known = 0
         self.masks: Bool = np.zeros((sum(counts), 0), dtype=np.bool_)
@@ -41,15 +46,18 @@ class Prepared:
 
     def learn(self, facts: Facts, items: I32 | I64) -> None:
         """The facts of items [m] are new or have changed. ~20 ns an item and rule, ~1 µs its sketch."""
-        self._grow(len(facts))
-        values = ItemValues(facts, items)
-        fixed = [term for expression in self._expressions for term in expression.fixed]
-        with np.errstate(all="ignore"):  # 1 / 0 is infinite and inf − inf unknown, as rules go
-            for mask, term in zip(self.masks, fixed, strict=True):
-                mask[items] = term.value(values)
+        self._known, self._pins = max(self._known, len(facts)), None
+        if self._fixed or self._diverse:
+            self._grow(len(facts))
+        if self._fixed:
+            self._learn_masks(ItemValues(facts, items))
         if self._diverse:
             self.sketches[items] = diversity.sketches(facts, items)
-        self._known = max(self._known, len(facts))
+
+    def _learn_masks(self, values: ItemValues) -> None:
+        with np.errstate(all="ignore"):  # 1 / 0 is infinite and inf − inf unknown, as rules go
+            for mask, term in zip(self.masks, self._fixed, strict=True):
+                mask[values.at] = term.value(values)
 
     def _grow(self, size: int) -> None:
         if (more := size - self.masks.shape[1]) > 0:
@@ -67,13 +75,18 @@ class Prepared:
         matching: Bool = np.broadcast_to(found, slates.items.shape)
         return matching
 
-    def numbers(self, do: str) -> list[int]:
+    def numbers(self, do: str) -> Sequence[int]:
         """The rules of one kind, in the order of the settings."""
-        return [number for number, rule in enumerate(self.rules) if rule.do == do]
+        return self._numbers.get(do, ())
 
     def pinned(self, facts: Facts) -> I32:
         """Items that rules may pin, ascending; a rule that fits more than 16 pins only what is in a slate."""
         self.reserve(facts)
+        if self._pins is None:
+            self._pins = self._pinned(facts)
+        return self._pins
+
+    def _pinned(self, facts: Facts) -> I32:
         found = [np.zeros(0, dtype=np.int64)]
         for number in self.numbers("pin"):
             if (needed := self._expressions[number].needed) is not None:
