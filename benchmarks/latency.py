@@ -14,15 +14,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,10 +24,11 @@ import msgspec
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from benchmarks.report import Figure, Report, arguments, figure, tell
+from benchmarks.servers import Servers, servers, worker
 from state.keys import Keys
 from state.redis import RedisStore
 from stream.admin import create_topics
-from stream.embedded import EmbeddedBroker, EmbeddedStore
 from stream.kafka import KafkaLog
 from stream.settings import Settings
 from stream.status import status
@@ -201,78 +195,38 @@ async def run(settings: Settings, rate: float, seconds: float) -> dict[str, Late
         await producer.stop()
 
 
-@contextmanager
-def worker(settings: Settings, folder: str, profile: str | None) -> Iterator[None]:
-    """A worker in a process of its own."""
-    given = {"TIDEWISE_CAMPAIGNS": folder, "TIDEWISE_CAP_DAY": "100000", "TIDEWISE_CAP_WEEK": "100000"}
-    given |= {
-        "TIDEWISE_SESSION_TIMEOUT_S": "6",
-        "TIDEWISE_REBALANCE_TIMEOUT_S": "6",
-        "TIDEWISE_HEARTBEAT_S": "1",
-    }
-    for name in (
-        "broker_url",
-        "store_url",
-        "prefix",
-        "topic_prefix",
-        "lateness_s",
-        "priority_window_s",
-        "partitions",
-    ):
-        given[f"TIDEWISE_{name.upper()}"] = str(getattr(settings, name))
-    python = [sys.executable, *(["-m", "cProfile", "-o", profile] if profile else [])]
-    process = subprocess.Popen([*python, "-m", "stream.cli", "worker"], env=os.environ | given)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def measured(broker: str, store: str, lateness_s: float, given: argparse.Namespace) -> dict[str, Latency]:
+def measured(running: Servers, lateness_s: float, given: argparse.Namespace) -> dict[str, Latency]:
     """One run."""
-    name = f"lateness-{lateness_s:g}"
-    said = {"broker_url": broker, "store_url": store, "prefix": name, "topic_prefix": f"{name}."}
-    settings = Settings.model_validate(
-        said | {"lateness_s": lateness_s, "priority_window_s": 0, "partitions": given.partitions}
-    )
+    told = {"lateness_s": lateness_s, "priority_window_s": 0.0}
+    settings = running.settings(f"lateness-{lateness_s:g}", partitions=given.partitions, **told)
     with tempfile.TemporaryDirectory() as folder:
         for campaign, text in CAMPAIGNS.items():
             head = f"id: {campaign}\nmessage: {{template: {campaign}}}\nrest: 0s\n"
             Path(folder, f"{campaign}.yaml").write_text(head + text)
         asyncio.run(create_topics(settings))
-        with worker(settings, folder, given.profile):
+        more = {"campaigns": folder, "cap_day": "100000", "cap_week": "100000"}
+        with worker(settings, more | {name: str(value) for name, value in told.items()}, given.profile):
             return asyncio.run(run(settings, given.rate, given.seconds))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print one JSON line")
+    parser = arguments(__doc__, repeats=1)
     parser.add_argument("--rate", type=float, default=1000, help="events a second")
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--partitions", type=int, default=Settings().partitions)
     parser.add_argument("--kafka", action="store_true", help="Apache Kafka instead of the embedded broker")
     parser.add_argument("--profile", help="write a cProfile of the worker here (of the last run)")
     given = parser.parse_args()
-    found: dict[str, Any] = {
-        "rate": given.rate,
-        "partitions": given.partitions,
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-    with ExitStack() as stack:
-        if given.kafka:
-            from tests.kafka import ApacheKafka
-
-            broker: ApacheKafka | EmbeddedBroker = stack.enter_context(ApacheKafka())
-        else:
-            broker = stack.enter_context(EmbeddedBroker())
-        store = stack.enter_context(EmbeddedStore())
+    details: dict[str, Any] = {"rate": given.rate, "partitions": given.partitions}
+    figures: dict[str, Figure] = {}
+    with servers(given.kafka) as running:
+        details["broker"] = running.kind
         for lateness_s in (2.0, 0.0):
-            latencies = measured(broker.url, store.url, lateness_s, given)
-            found[f"lateness {lateness_s:g}"] = {name: asdict(each) for name, each in latencies.items()}
-    found |= {"broker": "Apache Kafka" if given.kafka else "embedded", "python": platform.python_version()}
-    found |= {"cores": os.cpu_count() or 0}
-    print(json.dumps(found) if given.json else json.dumps(found, indent=2))
+            for campaign, each in measured(running, lateness_s, given).items():
+                name = f"{campaign}, lateness {lateness_s:g} s"
+                details[name] = asdict(each)
+                figures |= {f"{name}, {q}": figure([getattr(each, q)], "ms") for q in ("p50", "p99")}
+    tell(Report("latency", figures, details), given)
 
 
 if __name__ == "__main__":

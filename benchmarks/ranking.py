@@ -2,28 +2,23 @@
 
 ``python -m benchmarks.ranking --json [--data cj|clicks] [--limit N] [--users N]``. A log is counted first, as
 a worker would; then lists of 20 are made for users as they are at its end, in batches of 1,000: by the
-default configuration, by `lean`, and by the default without one component. ``learning_us`` is a query of
-learning; the default learns from a share of events, so that a ranked user costs ``with_learning_us`` in all.
-The baseline ranks some of the same users by item-item and repeat alone, one dict a user. The best of several
-repeats, in CPU time.
+default configuration, by `lean`, and by the default without one component. The default learns from a share
+of events, so that a ranked user costs that share of a query of learning on top. The baseline ranks some of
+the same users by item-item and repeat alone, one dict a user. In CPU time.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from heapq import nlargest
 from itertools import pairwise
 
 import numpy as np
 
 from benchmarks.kernel import clicks
+from benchmarks.report import Report, arguments, figure, tell
 from stream.allocator import keep_freed_memory
 from stream.core.recommend.lists import Recommender, Sources
 from stream.core.recommend.mixture import Mixture, Targets
@@ -33,30 +28,9 @@ from stream.evaluation.history import History, read
 from stream.evaluation.protocols import settings_for
 from stream.settings import Settings
 
-BATCH, SIZE, REPEATS = 1000, 20, 7
+BATCH, SIZE = 1000, 20
 LESSONS, BASELINE_USERS = 128, 200
 NONE = (np.zeros(0, dtype=np.int32),) * 2
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """µs of CPU time a user."""
-
-    data: str
-    users: int
-    items: int
-    interest_items: float
-    default_us: float
-    learning_us: float
-    learn_share: float
-    with_learning_us: float
-    lean_us: float
-    without_us: dict[str, float]
-    baseline_us: float
-    ratio: float
-    machine: str
-    python: str
-    numpy: str
 
 
 def history_of(data: str, limit: int | None) -> History:
@@ -91,36 +65,43 @@ async def counted(history: History, settings: Settings, users: int) -> tuple[Sou
     return lister.sources, await engine.query(drawn.tolist(), last[drawn]), lister.recommender.mixture
 
 
-def least_us(work: Callable[[], object], users: int) -> float:
-    """CPU time a user, at best."""
+def each_us(work: Callable[[], object], users: int, repeats: int) -> list[float]:
+    """CPU time a user, every time."""
     work()
-    best = float("inf")
-    for _ in range(REPEATS):
+    found = []
+    for _ in range(repeats):
         begun = time.process_time()
         work()
-        best = min(best, time.process_time() - begun)
-    return round(best / users * 1e6, 2)
+        found.append((time.process_time() - begun) / users * 1e6)
+    return found
 
 
-def rank_us(names: list[str], sources: Sources, query: Query, learned: Mixture | None = None) -> float:
+def rank_us(
+    names: list[str], sources: Sources, query: Query, repeats: int, learned: Mixture | None = None
+) -> list[float]:
     """By some components."""
     recommender = Recommender(names)
     if learned is not None:
         recommender.mixture = learned
     batches = [query.take(slice(low, low + BATCH)) for low in range(0, len(query), BATCH)]
-    return least_us(lambda: [recommender.rank(sources, each, NONE, SIZE) for each in batches], len(query))
+
+    def work() -> None:
+        for each in batches:
+            recommender.rank(sources, each, NONE, SIZE)
+
+    return each_us(work, len(query), repeats)
 
 
-def learn_us(names: list[str], sources: Sources, query: Query) -> float:
+def learn_us(names: list[str], sources: Sources, query: Query, repeats: int) -> list[float]:
     """A query; what a user did next is taken to be an item of his list."""
     recommender, some = Recommender(names), query.take(slice(0, LESSONS))
     did = recommender.rank(sources, some, NONE, SIZE).items[:, 3].copy()
     held = np.flatnonzero(did >= 0)
     targets = Targets(held, did[held], np.ones(len(held)))
-    return least_us(lambda: recommender.learn(sources, some, targets), len(some))
+    return each_us(lambda: recommender.learn(sources, some, targets), len(some), repeats)
 
 
-def dict_us(sources: Sources, query: Query) -> float:
+def dict_us(sources: Sources, query: Query, repeats: int) -> list[float]:
     """By item-item and repeat with fixed weights, a dict a user."""
     hood, some = sources.hood, query.take(slice(0, BASELINE_USERS))
     lists = {
@@ -140,53 +121,37 @@ def dict_us(sources: Sources, query: Query) -> float:
                 scores[owned[entry]] = scores.get(owned[entry], 0.0) + weights[entry]
             nlargest(SIZE, scores.items(), key=lambda pair: pair[1])
 
-    return least_us(rank, len(some))
+    return each_us(rank, len(some), repeats)
 
 
-def measure(data: str, limit: int | None, users: int) -> Outcome:
+def measure(data: str, limit: int | None, users: int, repeats: int) -> Report:
     """All of it, one after the other."""
     keep_freed_memory()
     settings, history = Settings(), history_of(data, limit)
     sources, query, learned = asyncio.run(counted(history, settings, users))
     sources.hood.reserve()
     names = settings.components
-    default, learning = rank_us(names, sources, query, learned), learn_us(names, sources, query)
-    baseline = dict_us(sources, query)
-    return Outcome(
-        data=data,
-        users=len(query),
-        items=len(history.items),
-        interest_items=round(float(query.interest.length.mean()), 1),
-        default_us=default,
-        learning_us=learning,
-        learn_share=settings.learn_share,
-        with_learning_us=round(default + settings.learn_share * learning, 2),
-        lean_us=rank_us(["lean"], sources, query),
-        without_us={
-            name: rank_us([each for each in names if each != name], sources, query) for name in names
-        },
-        baseline_us=baseline,
-        ratio=round(baseline / default, 2),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores",
-        python=platform.python_version(),
-        numpy=np.__version__,
-    )
+    default = rank_us(names, sources, query, repeats, learned)
+    learning, baseline = learn_us(names, sources, query, repeats), dict_us(sources, query, repeats)
+    whole = [one + settings.learn_share * two for one, two in zip(default, learning, strict=True)]
+    found = {"default": default, "learning, a query": learning, "default with its share of learning": whole}
+    found["lean"] = rank_us(["lean"], sources, query, repeats)
+    for name in names:
+        found[f"without {name}"] = rank_us([each for each in names if each != name], sources, query, repeats)
+    figures = {name: figure(values, "µs a user") for name, values in (found | {"dicts": baseline}).items()}
+    ratios = [one / two for one, two in zip(baseline, default, strict=True)]
+    figures["ranking ÷ dicts"] = figure(ratios, "× dicts")
+    details = {"data": data, "users": len(query), "items": len(history.items)}
+    return Report("ranking", figures, details | {"interest": round(float(query.interest.length.mean()), 1)})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON line")
+    parser = arguments(__doc__, repeats=7)
     parser.add_argument("--data", choices=["cj", "clicks"], default="cj")
     parser.add_argument("--limit", type=int, default=None, help="only the first N interactions")
     parser.add_argument("--users", type=int, default=2000)
     given = parser.parse_args()
-    outcome = asdict(measure(given.data, given.limit, given.users))
-    if given.json:
-        print(json.dumps(outcome))
-    else:
-        print("\n".join(f"{name:24}{value}" for name, value in outcome.items()))
+    tell(measure(given.data, given.limit, given.users, given.repeats), given)
 
 
 if __name__ == "__main__":
