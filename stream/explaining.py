@@ -24,6 +24,7 @@ from state.store import Store
 from stream.admin import BrokerError, describe, mismatch
 from stream.core.attribution import Impressions, Touches, impressions
 from stream.core.engaged import UserState
+from stream.core.guards import EngagementConfig, held_out
 from stream.core.items import Items
 from stream.core.preferences import preferred
 from stream.core.recommend.explain import BARRED, BLOCKED, Explanation, explain
@@ -158,8 +159,9 @@ def _explain(
     now_ms = time_ms(read.view.time) if read.view else int(rows.newest[0])
     lister = Lister(settings, items, told)
     lister.adopt(read.mixture)
-    liked = preferred([user], rows.seen, {user: UserState.unpack(read.engaged)})
-    query = lister.query([user], rows, np.array([now_ms]), liked)
+    whose, known = _listed(settings, user, rows)
+    liked = preferred([whose], known.seen, {user: UserState.unpack(read.engaged)})
+    query = lister.query([whose], known, np.array([now_ms]), liked)
     seen = impressions([Touches.unpack(read.shown)]) if read.shown else None
     left_out = bought(rows, CODE["purchase"], now_ms // 1000 - int(settings.exclude_bought_s))
     found = explain(lister.recommender, lister.sources, query, item, left_out[1])
@@ -173,8 +175,15 @@ def _explain(
         [Step(name, place) for name, place in _places(asked, item)],
         _published(read.view, found.item),
         {},
-        list(_notes(settings)),
+        list(_notes(settings, stranger=whose != user)),
     )
+
+
+def _listed(settings: Settings, user: str, rows: Rows) -> tuple[str, Rows]:
+    """The user as his list is made: a stranger without history where he is held out of lists."""
+    if settings.holdout_lists and held_out(user, EngagementConfig.of(settings)):
+        return "", Rows.blank(1, rows.bounds)
+    return user, rows
 
 
 def _told(settings: Settings, found: Explanation, rows: Rows, item: int) -> Explanation:
@@ -195,7 +204,9 @@ def _published(view: ViewList | None, item: str) -> Published | None:
     return None
 
 
-def _notes(settings: Settings) -> Iterator[str]:
+def _notes(settings: Settings, stranger: bool) -> Iterator[str]:
+    if stranger:
+        yield "the user is held out (holdout_lists): his list is that of somebody of whom nothing is known"
     if settings.exposure:
         yield "exposure bounds come after these steps: they depend on what the worker has shown to all users"
     if _REMEMBERING & set(settings.components):

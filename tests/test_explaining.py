@@ -50,6 +50,20 @@ async def test_it_adds_up_to_the_published_score() -> None:
         assert [(step.step, step.place) for step in found.steps] == [("score", place)]
 
 
+async def test_a_user_held_out_of_lists_is_explained_as_the_stranger_he_is_served_as() -> None:
+    worker = await shop(holdout_lists=True, holdout_percent=50.0)
+    worker.local.follower.top = [("i1", 5.0), ("i2", 4.0)]
+    told = set()
+    for n in range(10):
+        user = f"u{n}"
+        await worker.send(user, "view_item", 3 * 86_400, item="i0")
+        for line in worker.list_of(user):
+            found = await tell(worker, line["item"], user)
+            assert found.explanation.score == pytest.approx(line["score"], rel=1e-6)
+            told.add((line["strategy"] == "trending", len(found.notes)))
+    assert told == {(True, 1), (False, 0)}
+
+
 async def test_each_step_after_scoring_is_told() -> None:
     plain = [line["item"] for line in (await shop()).list_of("ann")]
     worker = await shop(
