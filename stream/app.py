@@ -169,11 +169,14 @@ class Worker:
         key = self.settings.signing_key or agreed["signing_key"].decode()
         items = Items()
         kafka_log = await self._open(lambda: KafkaLog(self.settings))
-        sender = await self._open(lambda: KafkaSender(self.settings))
+        # A producer has one request under way: what users wait for must not wait behind lists of items.
+        senders = [await self._open(lambda: KafkaSender(self.settings)) for _ in range(2)]
         follower = await self._open(lambda: Follower(self.settings, items))
         self._contexts = Contexts(self.settings, items, follower, key.encode())
         self._lists = self._contexts.shopping.lister.report
-        self._ports = Ports(kafka_log, store, sender, _now_ms, self._contexts.dead_letters)
+        self._ports, self._item_ports = (
+            Ports(kafka_log, store, sender, _now_ms, self._contexts.dead_letters) for sender in senders
+        )
         self.state = "catching up with neighbors"
         await follower.catch_up()
         await self._serve(follower)
@@ -331,6 +334,8 @@ class Worker:
         async for event in stream.events():
             runner = self.runners.get(f"{side}{bundle_of(event).partition}")
             if runner is not None:
+                if isinstance(runner.side, Shopper):
+                    runner.side.expect()
                 await runner.put(event)
 
     async def _reread(self, runner: Runner) -> None:
@@ -382,7 +387,7 @@ class Worker:
         side: Shopper | Shelf = (
             Shopper(partition, self._ports, self._contexts.shopping)
             if name[0] == "u"
-            else Shelf(partition, self._ports, self._contexts.shelving)
+            else Shelf(partition, self._item_ports, self._contexts.shelving)
         )
         settings = self.settings
         runner = Runner(

@@ -265,16 +265,15 @@ class Delivery:
         self._held = self.head = new
 
     async def publish(self, effects: Effects) -> None:
-        """Batch 4: the messages, until the broker has them; then the views, if newer."""
+        """Batch 4: messages and views, until broker and store have them; a view only if newer."""
         messages = [output for output in effects.outputs if output.topic]
         by_target: dict[int, list[Output]] = {self.partition: [*messages, *effects.dead_letters]}
         for target, output in effects.mail:
             by_target.setdefault(target, []).append(output)
-        # Order matters within a topic and partition only: the round trips may overlap.
-        await asyncio.gather(*(self.ports.sender.publish(*each) for each in by_target.items()))
         views = [View(o.view, o.value, o.expires_s) for o in effects.outputs if o.view]
-        if views:
-            await self.ports.store.put_views(views)
+        # Order matters within a topic and partition only: the round trips may overlap.
+        sent = [self.ports.sender.publish(*each) for each in by_target.items()]
+        await asyncio.gather(*sent, self.ports.store.put_views(views))
 
 
 async def misfit(log: Log, topic: str, partition: int, held: Position) -> str:

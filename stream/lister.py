@@ -22,7 +22,7 @@ from stream.core.items import Items
 from stream.core.models.external import NAME as EXTERNAL
 from stream.core.models.vectors import pack as pack_vectors
 from stream.core.preferences import preferred
-from stream.core.ranking import Ranked
+from stream.core.ranking import NO_LISTS, Ranked
 from stream.core.recommend import position
 from stream.core.recommend.alike import Kin
 from stream.core.recommend.complement import MOST as MOST_TOGETHER
@@ -175,6 +175,8 @@ class Lister:
     def _serve(self, asks: Sequence[Wanted]) -> list[Ranked]:
         """Lists of the users of several partitions."""
         wanted = whole(asks)
+        if not wanted.names:
+            return [NO_LISTS] * len(asks)
         seen = impressions(wanted.touches) if wanted.touches else None
         ranked = self.lists(wanted.names, wanted.rows, wanted.time_ms, seen, wanted.states, wanted.told)
         ends = np.cumsum([0, *(len(ask.names) for ask in asks)]).tolist()

@@ -80,7 +80,11 @@ class Runner:
         """Hand a bundle in; waits while the partition is behind, but not for one that was given up."""
         while not self._stopping:
             try:
-                await asyncio.wait_for(self._inbox.put(event), _PUT_S)
+                # At once where there is room: the partitions of a poll should begin together.
+                if self._inbox.full():
+                    await asyncio.wait_for(self._inbox.put(event), _PUT_S)
+                else:
+                    self._inbox.put_nowait(event)
                 return
             except TimeoutError:
                 continue

@@ -7,6 +7,7 @@ times is written once. What a lost worker had folded since its checkpoint is fol
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -401,9 +402,11 @@ class Shelf:
         await self._load(ids)
         term, n = self._version()
         records = self._records(ids, term, n)
-        await self.ports.sender.publish(self.partition, records)
-        await self.ports.store.put_views(self._views(ids, version(term, n), records))
+        found = self._views(ids, version(term, n), records)
         self.changed_catalog.clear()
+        await asyncio.gather(
+            self.ports.sender.publish(self.partition, records), self.ports.store.put_views(found)
+        )
 
     def _records(self, ids: I32, term: int, n: int) -> list[Output]:
         """Records of topic `neighbors` for items [r]: lists and sums, decayed to each row's newest event."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -54,6 +54,9 @@ TICK_EVERY_MS = 2000
 """Between two ticks of a partition: the broker's clock may be behind the worker's."""
 NAMES_WITHIN_S = 10.0
 """Longest wait for the name of an item that a stored history knows by its hash."""
+
+
+_NOBODY: I64 = np.zeros(0, dtype=np.int64)
 
 
 class Meta(msgspec.Struct, array_like=True):
@@ -190,22 +193,29 @@ class Shopper:
         await self.ledger.take(session)
         self.segments.take(self.context.follower)
 
+    def expect(self) -> None:
+        """A batch is on its way here."""
+        self.context.lister.serve.expect(self.partition)
+
     async def handle(self, bundles: Sequence[Bundle]) -> None:
         """Steps 1 to 4 of a batch; the caller acknowledges. Raises Fenced, Doubt, StoreFull."""
-        unread = await self.delivery.unread(bundles)  # 1
-        records = [record for _, some in unread for record in some]
-        if not records:
-            return
-        routed, dead = self._decode(records)
-        if await self._plan(routed.columns, records):
+        lister = self.context.lister
+        with lister.serve.coming(self.partition):
+            unread = await self.delivery.unread(bundles)  # 1
+            records = [record for _, some in unread for record in some]
+            if not records:
+                return
             routed, dead = self._decode(records)
-        columns = routed.columns
-        view, user = await self._load(columns)
-        result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
-        await self._owners(result)
-        await self._show(view, result)
-        lists = await self._ranked(view, result, columns)
-        learned = self.context.lister.learn(self.context.lister.lesson(view, columns, result, user))
+            if await self._plan(routed.columns, records):
+                routed, dead = self._decode(records)
+            columns = routed.columns
+            view, user = await self._load(columns)
+            result = step(self.context.counting, self.context.engine, view, columns, user)  # 2
+            await self._owners(result)
+            await self._show(view, result)
+            serving = self._serve(view, result, columns)
+        lists = await serving
+        learned = lister.learn(lister.lesson(view, columns, result, user))
         new = self.delivery.advanced()
         meta = self._tally(result, routed, dead, records)
         effects = self._effects(new.epoch.term, new.n, view, result, lists, routed, dead, meta)
@@ -215,7 +225,7 @@ class Shopper:
         self.table.forget(routed.strangers)
         await self.delivery.publish(effects)  # 4
         await learned
-        self.context.lister.note(self.partition, view, columns, result, user)
+        lister.note(self.partition, view, columns, result, user)
 
     async def _plan(self, columns: Columns, records: Sequence[Record]) -> bool:
         """Know every version of a campaign that holds by the end of a batch (`stream.core.plan`).
@@ -310,22 +320,21 @@ class Shopper:
         found = found.replaced(np.array(here, dtype=np.int64), changed)
         return found.take(np.array([wanted.index(name) for name in names], dtype=np.int64))
 
-    async def _ranked(self, view: View, result: Result, columns: Columns) -> Ranked | None:
-        """A fresh list for each user of the batch, ranked now; None where none are published."""
-        lister, touched = self.context.lister, np.flatnonzero(result.last >= 0)
-        if not lister.publishing or not len(touched):
-            return None
+    def _serve(self, view: View, result: Result, columns: Columns) -> Awaitable[Ranked]:
+        """A fresh list for each user of the batch, ranked now; empty ones where none are published."""
+        touched = np.flatnonzero(result.last >= 0) if self.context.lister.publishing else _NOBODY
         last = result.last[touched]
         names = [view.names[at] for at in touched.tolist()]
-        wanted = Wanted(
-            names,
-            result.rows.take(touched),
-            columns.time[last],
-            self.ledger.touched(names, result.attributed),
-            {**view.preferring, **result.engaged},
-            [columns.contexts.get(at, {}) for at in last.tolist()] if columns.contexts else [],
+        return self.context.lister.serve(
+            Wanted(
+                names,
+                result.rows.take(touched),
+                columns.time[last],
+                self.ledger.touched(names, result.attributed),
+                {**view.preferring, **result.engaged},
+                [columns.contexts.get(at, {}) for at in last.tolist()] if columns.contexts else [],
+            )
         )
-        return await lister.serve(wanted)
 
     async def _owners(self, result: Result) -> None:
         """Wait until the owner of every row that gets mail is known.
@@ -381,7 +390,7 @@ class Shopper:
         n: int,
         view: View,
         result: Result,
-        lists: Ranked | None,
+        lists: Ranked,
         routed: Routed,
         dead: Sequence[DeadLetter],
         meta: Meta,
@@ -441,12 +450,12 @@ class Shopper:
         at_version: str,
         view: View,
         result: Result,
-        ranked: Ranked | None,
+        ranked: Ranked,
         columns: Columns,
         touched: I64,
     ) -> Iterable[Output]:
         """The lists, each as a message and as a view."""
-        if ranked is None:
+        if not self.context.lister.publishing:
             return
         context, last = self.context, result.last[touched]
         time = columns.time[last]

@@ -15,7 +15,7 @@ from stream.lister import Wanted
 from stream.local import LocalWorker, bundle
 from stream.settings import Settings
 from stream.times import time_text
-from stream.together import TURNS, Together
+from stream.together import TURNS, WAIT_S, Together
 from stream.topics import EVENTS
 from stream.transport import StockRecord
 
@@ -43,14 +43,43 @@ class Doubling:
 
 async def test_tasks_that_ask_at_about_the_same_time_share_a_call() -> None:
     work = Doubling()
-    assert await asyncio.gather(*(work.later(n, n) for n in range(TURNS))) == [0, 2, 4]
-    assert work.calls == [[0, 1, 2]]
+    assert await asyncio.gather(*(work.later(n, n) for n in range(TURNS))) == [2 * n for n in range(TURNS)]
+    assert work.calls == [list(range(TURNS))]
 
 
 async def test_who_asks_later_is_answered_by_another_call() -> None:
     work = Doubling()
     assert list(await asyncio.gather(work.later(1, 0), work.later(2, TURNS + 3))) == [2, 4]
     assert work.calls == [[1], [2]]
+
+
+async def test_those_on_their_way_are_waited_for() -> None:
+    """From when they are expected; and until it is known that they do not come."""
+    work = Doubling()
+
+    async def slow(number: int) -> list[int]:
+        with work.ask.coming(number):
+            await asyncio.sleep(WAIT_S / 10)
+            answers = [work.ask(number)] if number else []
+        return [await answer for answer in answers]
+
+    work.ask.expect(2)
+    work.ask.expect(0)
+    found = await asyncio.gather(slow(2), work.later(1, 0), slow(0))
+    assert list(found) == [[4], 2, []]
+    assert sorted(work.calls[0]) == [1, 2]
+
+
+async def test_those_who_never_come_are_not_waited_for_again() -> None:
+    work, loop = Doubling(), asyncio.get_running_loop()
+    work.ask.expect("nobody")
+    begin = loop.time()
+    assert await work.ask(1) == 2
+    assert loop.time() - begin >= WAIT_S
+    answer = work.ask(2)
+    for _ in range(TURNS + 2):
+        await asyncio.sleep(0)
+    assert answer.done()
 
 
 async def test_an_ask_that_fails_fails_alone() -> None:

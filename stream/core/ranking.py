@@ -42,6 +42,11 @@ class Ranked:
         return Ranked(self.items[at], self.scores[at], self.because[at], self.strategy[at])
 
 
+_NO_ROWS = np.zeros((0, 0), dtype=np.int32)
+NO_LISTS = Ranked(_NO_ROWS, _NO_ROWS.astype(np.float32), _NO_ROWS, _NO_ROWS.astype(np.uint8))
+"""Those of no users."""
+
+
 def nearest(hood: Neighborhood, subjects: I32, size: int) -> Ranked:
     """The ``size`` most similar items of each of ``subjects`` [U]: its list by S, without blocked items.
 

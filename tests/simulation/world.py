@@ -172,6 +172,7 @@ class SimWorker(Worker):
             self.host.now_ms,
             self.dead_letters,
         )
+        self._item_ports = self._ports
         self._told = asyncio.Event()
         self._next_assignment: Sequence[TP] = ()
         self._all: list[asyncio.Task[Any]] = []
