@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +63,9 @@ class Entries:
             if self.factors is None:
                 sums[channels] = values.sum(axis=1)
             else:
-                begins = np.cumsum((0, *self.runs[:-1]))
+                begins = list(accumulate(self.runs[:-1], initial=0))
                 by_run = np.add.reduceat(values, begins, axis=1)
-                sums[channels] = [(by_run * factor).sum(axis=1) for factor in self.factors[channels]]
+                sums[channels] = (by_run * self.factors[channels][:, None]).sum(axis=2)
         return sums
 
     def mixed(self, weights: F32) -> F32:
@@ -159,22 +159,23 @@ class Candidates:
     def totals(self) -> F64:
         """Σ_j of each channel's evidence, by user: [C, U]."""
         totals = np.concatenate([part.sums() for part in self.parts])
+        held = (self.start[1:] > self.start[:-1]).nonzero()[0]
+        start = self.start[held]
         for channel, values in self.everywhere.items():
-            held = np.flatnonzero(np.diff(self.start))
-            totals[channel, held] = np.add.reduceat(values, self.start[held])
+            totals[channel, held] = np.add.reduceat(values, start)
         return totals
 
     def totals_by(self, at: I64, by: F32) -> F64:
         """Σ of each channel's evidence of candidates ``at`` [n] times ``by`` [n], by user: [C, U]."""
-        begin, place = self.entries(at)
+        row, length = self.row[at], self.lengths(at)
         wide = np.zeros((self.users, 1 << self.bits), dtype=np.float32)
-        wide.ravel()[place] = np.repeat(by, np.diff(begin, append=len(place)))
+        wide.ravel()[self._places(at, length)] = by.repeat(length)
         columns = pairwise(self.columns)
         totals = np.concatenate(
             [part.sums(wide[:, low:high]) for part, (low, high) in zip(self.parts, columns, strict=True)]
         )
         for channel, values in self.everywhere.items():
-            totals[channel] = np.bincount(self.row[at], weights=values[at] * by, minlength=self.users)
+            totals[channel] = np.bincount(row, weights=values[at] * by, minlength=self.users)
         return totals
 
     def reaching(self, scores: F32, size: int) -> tuple[I64, I64]:
@@ -224,9 +225,15 @@ class Candidates:
 
     def entries(self, at: I64) -> tuple[I64, I64]:
         """The m entries of candidates ``at`` [n]: where those of each begin [n], and their places [m]."""
-        begin, length = self.first[at], self.lengths(at)
-        starts = np.cumsum(length) - length
-        return starts, self.place[np.repeat(begin - starts, length) + np.arange(int(length.sum()))]
+        length = self.lengths(at)
+        return length.cumsum() - length, self._places(at, length)
+
+    def _places(self, at: I64, length: I64) -> I64:
+        """The places [m] of the entries of candidates ``at`` [n], which have ``length`` [n]."""
+        ends = length.cumsum()
+        begin: I64 = (self.first[at] - ends + length).repeat(length)
+        begin += np.arange(len(begin))
+        return self.place[begin]
 
 
 @dataclass(frozen=True)

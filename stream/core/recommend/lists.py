@@ -165,6 +165,8 @@ class Recommender:
 
     def learn(self, sources: Sources, query: Query, targets: Targets) -> None:
         """Test, then learn: ``query`` are users as they were before they did what ``targets`` says."""
+        if self.mixture.fixed:
+            return
         sources.hood.reserve()
         for low, chunk in _chunks(query):
             found = self.search(sources, chunk)

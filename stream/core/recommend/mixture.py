@@ -203,8 +203,7 @@ class _Batch:
 
 def _errors(scores: F32, row: I64, label: F64) -> F64:
     """√n · weight · (y − p) of candidates [m], by query in ``row`` [m], ascending."""
-    begins = np.flatnonzero(np.diff(row, prepend=-1))
-    query = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(row)))
+    begins, query = _runs(row)
     powers = np.exp(scores - np.maximum.reduceat(scores, begins)[query])
     counts = np.add.reduceat((label > 0).astype(np.float64), begins)
     weight = np.add.reduceat(label, begins) / counts
@@ -212,16 +211,24 @@ def _errors(scores: F32, row: I64, label: F64) -> F64:
     return np.asarray((np.sqrt(counts) * weight)[query] * (label / (counts * weight)[query] - shares))
 
 
+def _runs(row: I64) -> tuple[I64, I64]:
+    """Where equal neighbours of ``row`` [m > 0] begin [n], and of which run each is: [m]."""
+    news = np.empty(len(row), dtype=np.bool_)
+    news[0] = True
+    np.not_equal(row[1:], row[:-1], out=news[1:])
+    return news.nonzero()[0], news.cumsum() - 1
+
+
 def _by_query(found: Candidates, features: Features, at: I64, error: F64) -> F64:
     """Σ_j δ_j g_d(j) by query: [D, U]."""
     every = np.zeros(len(found.item), dtype=np.float32)
     every[at] = error
     told = every[features.at]
-    held = np.flatnonzero(told)
+    held = told.nonzero()[0]
     summed = np.zeros((len(features.values), found.users))
     if len(held):
         row = found.row[features.at[held]]
-        begins = np.flatnonzero(np.diff(row, prepend=-1))
+        begins, _ = _runs(row)
         parts = features.values[:, features.entry[held]] * told[held]
         summed[:, row[begins]] = np.add.reduceat(parts, begins, axis=1)
     return summed
@@ -237,8 +244,11 @@ def _labels(found: Candidates, targets: Targets) -> F64:
 
 def _taken(found: Candidates, scores: F32, wanted: Bool, hit: Bool) -> I64:
     """The best 100 candidates (more if tied) of each query with a target, and its targets if none is."""
-    row, place = found.reaching(np.where(hit[found.row], scores, np.float32(0)), _BEST)
+    mine = scores if hit.all() else np.where(hit[found.row], scores, np.float32(0))
+    row, place = found.reaching(mine, _BEST)
     best = np.zeros(len(scores), dtype=np.bool_)
     best[place] = True
     reached = np.bincount(row[wanted[place]], minlength=found.users) > 0
-    return np.flatnonzero(best | (wanted & ~reached[found.row]))
+    if not reached[hit].all():
+        best |= wanted & ~reached[found.row]
+    return best.nonzero()[0]
