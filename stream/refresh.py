@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import translate
 from functools import partial
 from typing import TypeVar
 
@@ -30,6 +29,7 @@ from stream.core.models import ease
 from stream.core.models.gathered import Models
 from stream.core.models.matrix import matrix
 from stream.core.models.model import NAMES, Fitting, Model, chunks, fit
+from stream.core.noise import Noise
 from stream.delivery import Output, Ports
 from stream.settings import Settings
 from stream.topics import MODELS
@@ -98,7 +98,7 @@ async def interests(store: Store, settings: Settings) -> Interests:
     """
     found = [_part(blobs) async for blobs in _blobs(store, settings)]
     parts = [np.concatenate(part) for part in zip(_NOBODY, *found, strict=True)]
-    return parts[0].astype(np.int64), parts[1].astype(np.uint64), parts[2].astype(np.uint32)
+    return parts[0], parts[1], parts[2]
 
 
 _NOBODY: Interests = (np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.uint32))
@@ -113,8 +113,9 @@ async def _blobs(store: Store, settings: Settings) -> AsyncIterator[list[bytes]]
     """Packed users, some at a time; each once, however often the scan meets him."""
     wanted: list[str] = []
     seen: set[str] = set()
+    begin, tests = re.compile(re.escape(settings.prefix) + r":\{u\d+\}:user:"), Noise.of(settings).tests
     async for key in store.scan(Keys(settings.prefix).user("u*", "*")):
-        if key not in seen and _counts(key, settings):
+        if key not in seen and _counts(key, begin, tests):
             seen.add(key)
             wanted.append(key)
         if len(wanted) == PORTION:
@@ -124,14 +125,10 @@ async def _blobs(store: Store, settings: Settings) -> AsyncIterator[list[bytes]]
         yield [blob for blob in await store.get(wanted) if blob]
 
 
-def _counts(key: str, settings: Settings) -> bool:
-    """Whether it is the key of a user (a glob says no more than roughly), and of no test account."""
-    begin = re.escape(settings.prefix) + r":\{u\d+\}:user:"
-    found = re.match(begin, key)
-    if found is None:
-        return False
-    name = key[found.end() :]
-    return not any(re.match(translate(pattern), name) for pattern in settings.test_users)
+def _counts(key: str, begin: re.Pattern[str], tests: re.Pattern[str] | None) -> bool:
+    """Whether it is the key of a user (a glob says no more than roughly), and of no test account. ~1 µs."""
+    found = begin.match(key)
+    return found is not None and (tests is None or tests.match(key[found.end() :]) is None)
 
 
 def fitted(name: str, data: Interests, settings: Settings) -> Model:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from stream.core.interest import Interest
 from stream.core.models import ease, nmf, pure_svd
@@ -137,6 +140,34 @@ def test_pure_svd_has_no_more_factors_than_rank(users: Users) -> None:
     found = pure_svd.fit(rows, 5)
     rank = int(np.linalg.matrix_rank(rows.toarray())) if min(rows.shape) else 0
     assert found.shape == (rows.shape[1], min(rank, 5))
+
+
+@pytest.mark.parametrize(("users", "items"), [(200, 40), (40, 200), (120, 90)])
+def test_pure_svd_takes_rounding_for_no_factor(users: int, items: int) -> None:
+    rng = np.random.default_rng(5)
+    dense = (rng.random((users, 3)) @ rng.random((3, items))).astype(np.float32)
+    assert pure_svd.fit(csr_array(dense), 20).shape == (items, 3)
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Bytes that are held at a time at most, beside what was before."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_of_a_fit_is_what_operations_says() -> None:
+    """Of many users with 30 items each: bytes an entry, and a user where items are few."""
+    users, rng = 2000, np.random.default_rng(5)
+    length, item = np.full(users, 30), rng.integers(0, 4000, users * 30).astype(np.uint64)
+    count = np.ones(users * 30, dtype=np.uint32)
+    assert peak(lambda: matrix(length, item, count, 3000)) < 36 * len(item)
+    rows = csr_array((rng.random((users, 60)) < 0.1).astype(np.float32))
+    factors = 16
+    assert peak(lambda: pure_svd.fit(rows, factors)) < 8 * (factors + 2) * (users + 60) + 20 * rows.nnz
 
 
 def loss(rows: F64, h: NDArray[Any], w: NDArray[Any]) -> float:

@@ -35,10 +35,9 @@ def matrix(length: I64, item: U64, count: U32, most: int) -> Matrix:
     """The matrix of U users with ``length`` [U] entries each: ``item`` [M] hashes, ``count`` [M] > 0 events.
 
     An item stands at most once with a user. Only the ``most`` items of most users are columns (ties by
-    hash); users with none of them keep an empty row. ~0.2 µs an entry.
+    hash); users with none of them keep an empty row. ~0.2 µs and, meanwhile, 32 bytes an entry.
     """
-    hashes, column = np.unique(item, return_inverse=True)
-    users = np.bincount(column, minlength=len(hashes))
+    hashes, users = np.unique(item, return_counts=True)
     hashes = np.sort(hashes[np.argsort(-users, kind="stable")[:most]])
     return Matrix(rows_of(hashes, length, item, value(count)), hashes)
 
@@ -64,8 +63,10 @@ def columns(hashes: U64, item: U64) -> I64:
     """The column [n] of each item [n] by its hash, −1 where it has none."""
     if not len(hashes):
         return np.full(len(item), -1, dtype=np.int64)
-    at = np.minimum(np.searchsorted(hashes, item), len(hashes) - 1)
-    return np.where(hashes[at] == item, at, -1)
+    at: I64 = np.searchsorted(hashes, item)
+    np.minimum(at, len(hashes) - 1, out=at)
+    at[hashes[at] != item] = -1
+    return at
 
 
 def value(count: U32) -> F32:

@@ -14,13 +14,19 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import svds
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from stream.core.models.matrix import Csr
+
+    Exact = csr_array[np.float64, tuple[int, int]]
 
 F32 = NDArray[np.float32]
 
 NAME = "pure-svd"
 _DENSE = 64
 """A side of the matrix that is shorter is no work for an iterative method."""
+_LEAST = 1e-6
+"""Singular values below this share of the greatest are rounding: entries are floats of 32 bits."""
 
 
 def fit(rows: Csr, factors: int) -> F32:
@@ -30,15 +36,26 @@ def fit(rows: Csr, factors: int) -> F32:
     column is positive: equal matrices give equal factors. Memory: 4·f bytes an item for what is kept, during
     the fit 8·f a user and item besides the matrix.
     """
-    least = min(rows.shape)
-    if least <= max(factors, _DENSE):
-        _, values, right = np.linalg.svd(rows.toarray().astype(np.float64), full_matrices=False)
-    else:
-        start = np.random.default_rng(0).standard_normal(least)
-        _, values, right = svds(rows.astype(np.float64), k=factors, v0=start)
+    values, right = _decomposed(rows.astype(np.float64), factors)
     order = np.argsort(-values, kind="stable")[:factors]
-    right = right[order[values[order] > 1e-9 * values.max(initial=0)]]
+    right = right[order[values[order] > _LEAST * values.max(initial=0)]]
     return _signed(right.T).astype(np.float32)
+
+
+def _decomposed(rows: Exact, factors: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Singular values [n] and right singular vectors [n, I], the ``factors`` greatest or more."""
+    users, items = rows.shape
+    few = max(factors, _DENSE)
+    if items <= few:
+        # However many users: the eigenvectors of XᵀX.
+        squares, vectors = np.linalg.eigh((rows.T @ rows).toarray())
+        return np.sqrt(np.maximum(squares, 0)), vectors.T
+    if users <= few:
+        _, values, right = np.linalg.svd(rows.toarray(), full_matrices=False)
+    else:
+        start = np.random.default_rng(0).standard_normal(min(users, items))
+        _, values, right = svds(rows, k=factors, v0=start)
+    return values, right
 
 
 def _signed(columns: NDArray[np.float64]) -> NDArray[np.float64]:
