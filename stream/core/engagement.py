@@ -312,8 +312,7 @@ class _Passage:
         self._decide(trigger.id, step, timer.due, now, verdict, reason, counted, proposal.evidence, weighed)
         if verdict != "sent" and grant is not None:
             self._give_back(grant)
-        if timer.coupon:
-            self._withdraw(trigger.id, timer)
+        self._withdraw(trigger.id, timer)
         if verdict == "held":
             return own
         if verdict == "sent":
@@ -358,8 +357,9 @@ class _Passage:
 
     def _withdraw(self, rule: str, timer: Timer) -> None:
         """Give back what a request may bring that nothing waits for any more, before another is made."""
-        key = key_of(rule, timer.due, timer.coupon)
-        self._notify(rule, BACK, Word(rule, self.user, self._now, key))
+        if timer.coupon:
+            key = key_of(rule, timer.due, timer.coupon)
+            self._notify(rule, BACK, Word(rule, self.user, self._now, key))
 
     def _give_back(self, grant: Grant) -> None:
         asked = grant.request
@@ -533,8 +533,7 @@ class _Passage:
         """What was ordered may be in an answer that is on its way: another one takes its place."""
         for rule, timer in sorted(self.state.pending.items()):
             if timer.asked and self._ask(rule, timer.due, timer.asked + 1):
-                if timer.coupon:
-                    self._withdraw(rule, timer)
+                self._withdraw(rule, timer)
                 self.state.pending[rule] = Timer(timer.at, timer.due, timer.held, timer.asked + 1)
 
     def _watch(self, seen: Seen) -> None:
@@ -595,10 +594,12 @@ class _Passage:
         timer = self.state.pending.pop(rule, None)
         if timer is not None:
             self._decide(rule, 0, timer.due, self._now, "cancelled", "switched-off")
+            self._withdraw(rule, timer)
 
     def _cancel(self, rule: str, step: int, timer: Timer, seen: Seen) -> None:
         evidence = (Evidence(seen.type, seen.time),)
         self._decide(rule, step, timer.due, seen.time, "cancelled", seen.type, evidence=evidence)
+        self._withdraw(rule, timer)
 
     # Both
 
