@@ -28,11 +28,12 @@ QUICK: dict[str, str] = {
     "workers": "--events 20000 --workers 1 2 --repeats 1",
     "catchup": "--events 30000 --repeats 1",
     "memory": "--events 100000",
+    "steps": "--events 20000 --repeats 1",
     "ranking": "--limit 30000 --users 500 --repeats 3",
 }
 """Arguments of the quick form, in order of the goals' rows; the long one has the defaults."""
 LONG = [*QUICK, "latency"]
-ON_BROKER = {"pipeline", "freshness", "workers", "catchup", "latency"}
+ON_BROKER = {"pipeline", "freshness", "workers", "catchup", "latency", "steps"}
 
 
 def command(name: str, given: argparse.Namespace) -> list[str]:

@@ -30,7 +30,7 @@ from stream.admin import create_topics
 from stream.kafka import KafkaLog
 from stream.ownership import partition_of
 from stream.settings import Settings
-from stream.status import Status, status
+from stream.status import Status, status, tallies
 from stream.topics import EVENTS
 
 USERS, ITEMS, CATEGORIES = 20_000, 50_000, 500
@@ -138,20 +138,30 @@ def bare(settings: Settings, messages: int) -> Cost:
     return Cost(clock, {"worker": cpu})
 
 
+async def begun(settings: Settings, n: int) -> None:
+    """Wait until so many events are in the store."""
+    store = await RedisStore.open(settings.store_url, Keys(settings.prefix), 5.0)
+    try:
+        while (await tallies(settings, store))[0].events < n:
+            await asyncio.sleep(0.05)
+    finally:
+        await store.close()
+
+
 async def followed(settings: Settings, n: int, pids: Mapping[str, int]) -> Cost:
     """What an event costs, until the last increment is in the store; a worker runs. ``pids``: by names."""
     store = await RedisStore.open(settings.store_url, Keys(settings.prefix), 5.0)
     log = KafkaLog(settings)
     await log.start()
-    begun: tuple[float, Mapping[str, float], int] | None = None
+    since: tuple[float, Mapping[str, float], int] | None = None
     deadline = time.perf_counter() + 900
     try:
         while time.perf_counter() < deadline:
             now, at = await status(settings, store, log), time.perf_counter()
-            if begun is None and now.events >= n // 20:
-                begun = at, used(pids), now.events
-            if begun is not None and _finished(now, n):
-                return _between(begun, at, used(pids), n)
+            if since is None and now.events >= n // 20:
+                since = at, used(pids), now.events
+            if since is not None and _finished(now, n):
+                return _between(since, at, used(pids), n)
             await asyncio.sleep(0.05)
     finally:
         await log.stop()
@@ -165,10 +175,10 @@ def used(pids: Mapping[str, int]) -> dict[str, float]:
 
 
 def _between(
-    begun: tuple[float, Mapping[str, float], int], at: float, cpu: Mapping[str, float], n: int
+    since: tuple[float, Mapping[str, float], int], at: float, cpu: Mapping[str, float], n: int
 ) -> Cost:
-    rest = n - begun[2]
-    return Cost((at - begun[0]) / rest, {name: (cpu[name] - begun[1][name]) / rest for name in cpu})
+    rest = n - since[2]
+    return Cost((at - since[0]) / rest, {name: (cpu[name] - since[1][name]) / rest for name in cpu})
 
 
 def _finished(now: Status, n: int) -> bool:

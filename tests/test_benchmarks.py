@@ -26,6 +26,7 @@ from benchmarks import (
     pipeline,
     ranking,
     refresh,
+    steps,
 )
 from benchmarks.inprocess import inprocess, visits
 from benchmarks.processes import cpu_s, resident
@@ -171,3 +172,12 @@ def test_every_benchmark_is_among_all() -> None:
     folder = Path(every.__file__).parent
     found = {path.stem for path in folder.glob("*.py") if " tell(" in path.read_text()} - {"report"}
     assert found == set(every.LONG)
+
+
+def test_a_sample_counts_for_the_innermost_frame_of_a_step() -> None:
+    lines = [
+        "main (stream/cli/run.py:1);handle (stream/shopper.py:2);decode (stream/codec.py:3);sort (numpy/x.py:4) 3",
+        "main (stream/cli/run.py:1);handle (stream/shopper.py:2);sort (numpy/x.py:4) 2",
+        "somewhere (else.py:1) 1",
+    ]
+    assert steps.counted(lines) == {"decoding": 3, "users' side, the rest": 2, "other": 1}
