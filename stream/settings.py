@@ -318,7 +318,10 @@ class Settings(BaseSettings):
     )
     list_items: int = Field(20, ge=1, le=50, description="Items in a published list.")
     exclude_bought_s: float = Field(
-        30 * DAY_S, ge=0, description="Items bought within this time are not recommended again. Groceries: 0."
+        30 * DAY_S,
+        ge=0,
+        description="Items bought within this time are not recommended again, as far as the last `history`"
+        " interactions tell. Groceries: 0.",
     )
     trending_half_life_s: float = Field(
         DAY_S, ge=3600, description="Half-life of popularity in `trending` (72 hourly buckets)."
