@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
 from math import exp, log, sqrt
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.source import Entry
+from stream.codec import Record
 from stream.core.campaigns import Campaign
 from stream.core.choice import (
     ITEMS,
@@ -30,10 +32,15 @@ from stream.core.codes import Computed
 from stream.core.coupons import Kind, Pool, Request, Shelf, Terms, Wallet, give_back, redeem, request
 from stream.core.engaged import Seen, UserState
 from stream.dry_run import consenting, dry_run
+from stream.offline import replay
+from stream.ownership import partition_of
 from stream.settings import Settings
 from stream.times import time_text
+from stream.topics import DECISIONS, ENGAGEMENTS, EVENTS
 from tests.scenarios import campaign as made
 from tests.scenarios import check, event, ms
+from tests.test_coupons import Giving
+from tests.test_forward import KEY, PARTITIONS, SETTINGS
 
 DAY_MS = 86_400_000
 NOW = ms("1 12:00")
@@ -243,6 +250,8 @@ def test_a_user_is_told_apart_by_what_he_bought() -> None:
     )
     told = msgspec.convert(shop.notices[0].body, Request)
     assert told.known is not None
+    (state,) = map(UserState.unpack, shop.stored.values())
+    assert (state.taste.used, told.known.used) == (1, 0)
     assert told.known.own == {name: pytest.approx(MICRO / sqrt(2), rel=0.01) for name in ("milk", "tea")}
 
 
@@ -295,3 +304,66 @@ def test_a_dry_run_gives_each_the_best_and_tells_of_which_how_many() -> None:
     assert got["ann"]["code"] == "coffee"
     assert Computed(b"dry run", "cart", "tea", "TEA", 9).number(got["bob"]["code"]) == 0
     assert run.offers == {("cart", "coffee"): 2, ("cart", "tea"): 1}
+
+
+# Through partitions, and in a replay
+
+PEOPLE = {f"p{n}": ("beans", "tea", "milk")[n % 3] for n in range(9)}
+THREE = several(
+    {"items": ["coffee", "beans"]},
+    {"offer": None, "pool": "green", "codes": [f"G-{n}" for n in range(9)], "items": ["tea"]},
+    {"items": ["milk"]},
+)
+
+
+async def lived(most: int, taken: bool) -> Giving:
+    """Each buys something, and later leaves a cart."""
+    world = Giving(THREE)
+    for shopper in world.shoppers:
+        await shopper.take()
+    for n, (user, item) in enumerate(PEOPLE.items()):
+        world.send(user, "consent", n, channels={"email": True}, purposes={"personalisation": True})
+        world.send(user, "purchase", 100 + n, items=[{"item": item}])
+        world.send(user, "add_to_cart", 200 + n, item="bread")
+    for user in {partition_of(user, PARTITIONS): user for user in PEOPLE}.values():
+        world.send(user, "view_item", 4000, item="jam")  # time passes
+    while any(s.delivery.position("events") < len(world.logs[s.partition]) for s in world.shoppers):
+        for partition in world.logs:
+            await world.process(partition, most)
+            if taken:
+                await world.shoppers[partition].take()
+    return world
+
+
+@pytest.mark.parametrize("most, taken", [(1, False), (3, True), (1000, False)])
+def test_each_gets_the_best_for_him_and_a_replay_chooses_and_weighs_the_same(most: int, taken: bool) -> None:
+    world = asyncio.run(lived(most, taken))
+    got = {message["user"]: message["coupon"]["offer"] for message in world.values(ENGAGEMENTS.name)}
+    of = {"beans": "coffee", "tea": "green", "milk": "milk"}
+    assert got == {user: of[item] for user, item in PEOPLE.items()}
+    sent = [one for one in world.values(DECISIONS.name) if one["outcome"] == "sent"]
+    assert {one["user"]: one["offers"][0]["offer"] for one in sent} == got
+    assert all(len(one["offers"]) == 3 and one["offers"][0]["own"] > 0.9 for one in sent)
+
+    keys = world.store.keys
+    for one in sent:
+        kept_of = keys.engagement(f"u{partition_of(one['user'], PARTITIONS)}", one["user"])
+        hoped = UserState.unpack(world.store.strings[kept_of]).taste.hoped
+        assert hoped == round(one["offers"][0]["chance"] * MICRO) > 0, "what is hoped of those sent"
+
+    async def chunks(topic: str, partition: int) -> AsyncIterator[Sequence[Record]]:
+        log = world.logs[partition] if topic == EVENTS.name else []
+        for at in range(0, len(log), 5):
+            yield log[at : at + 5]
+
+    alone = SETTINGS.model_copy(update={"cart_enabled": False})
+    again = asyncio.run(replay(alone, KEY, chunks, [THREE]))
+    assert again.missing == again.strange == []
+    told = {one.value for one in again.outputs[DECISIONS.name]}
+    assert told == {one.value for one in world.said if one.topic == DECISIONS.name}
+    for name in ("coupons", "wallet", "engagement"):
+        kept = [
+            {key: blob for key, blob in store.strings.items() if f":{name}:" in key}
+            for store in (world.store, again.store)
+        ]
+        assert kept[0] == kept[1] != {}
