@@ -246,7 +246,9 @@ def _limited(work: _Work, reserved: I32) -> _Work:
     if not quotas:
         return work
     pinned, drawn = (work.why & PINNED) != 0, work.drawn
-    kept = within(quotas, work.live & drawn, pinned)
+    kept = work.live & drawn
+    if kept.any():
+        kept = within(quotas, kept, pinned)
     ranked = work.live & (work.scores > 0) & ~drawn
     live = within(quotas, ranked | kept, kept)
     reserved[(reserved >= 0) & ~picked(kept, reserved)] = -1

@@ -81,9 +81,12 @@ def _greedy(alike: F32, scores: F32, live: Bool, knob: float, chosen: I32) -> No
     held = np.where(live, scores, np.float32(0))
     best = np.maximum(held.max(axis=1, keepdims=True, initial=0), np.finfo(np.float32).tiny)
     value = np.where(live, np.float32((1 - knob) / knob * _ONE**2) * (held / best), np.float32(-np.inf))
-    nearest, row = np.zeros_like(value), np.arange(len(value))
+    nearest, begin = np.zeros_like(value), np.arange(len(value)) * value.shape[1]
+    rows, flat = alike.reshape(-1, value.shape[1]), value.reshape(-1)
     for step in range(min(chosen.shape[1], value.shape[1])):
         at = (value - nearest).argmax(axis=1)
-        chosen[:, step] = np.where(value[row, at] > -np.inf, at, -1)
-        value[row, at] = -np.inf
-        np.maximum(nearest, alike[row, at], out=nearest)
+        chosen[:, step] = at
+        at += begin
+        flat[at] = -np.inf
+        np.maximum(nearest, rows.take(at, axis=0), out=nearest)
+    chosen[np.arange(chosen.shape[1]) >= np.count_nonzero(live, axis=1)[:, None]] = -1

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -124,8 +125,9 @@ class Exposure:
         return found
 
 
+@lru_cache(maxsize=16)
 def worth(size: int) -> I64:
-    """Exposure of the places of a list: [size]."""
+    """Exposure of the places of a list: [size]; not to be written to."""
     return np.rint(_UNIT / np.log2(np.arange(size) + 2)).astype(np.int64)
 
 
@@ -133,12 +135,15 @@ def worth(size: int) -> I64:
 class Balance:
     """A batch whose lists are to be balanced: what `Balance.exposure` needs to try a bias. N ≤ 2048.
 
-    ``level`` [U, N] log2 of the scores in 1/1024, falling; ``group`` [U, N] number of each candidate's group,
-    in this order; ``count`` [U] candidates; ``weight`` [U, size] exposure of the list's free places, in
-    order; ``fixed`` [G] exposure of the groups' items that stand already; ``total`` exposure of all lists.
+    ``words`` [U, N] rank the candidates without a bias, the best first: how far log2 of the score, in 1/1024,
+    is below the top, and in the lowest ``bits`` the column; `_LAST` behind the last. ``group`` [U, N] numbers
+    of the candidates' groups, G behind the last; ``count`` [U] candidates; ``jitter`` [U, 1]; ``weight``
+    [U, ≤ size] exposure of the list's free places, in order, 0 where no candidate is left for one; ``fixed``
+    [G] exposure of the groups' items that stand already; ``total`` exposure of all lists.
     """
 
-    level: I32
+    words: I32
+    bits: int
     group: I64
     count: I64
     jitter: I32
@@ -149,34 +154,45 @@ class Balance:
     @classmethod
     def of(cls, scores: F32, group: I64, user: U64, weight: I64, fixed: I64, total: int) -> Balance:
         """``scores`` [U, N] falling, 0 behind the last candidate; ``user`` [U] hashes."""
-        live = scores > 0
+        live, width = scores > 0, scores.shape[1]
+        bits = max(width - 1, 1).bit_length()
         level = np.rint(np.log2(np.where(live, scores, 1)) * _OCTAVE).astype(np.int32)
+        words = (np.int32(_TOP) - level) << np.int32(bits) | np.arange(width, dtype=np.int32)
         jitter = (mix(user, _JITTER) >> np.uint64(55)).astype(np.int32) + np.int32(768)
-        return cls(level, group, np.count_nonzero(live, axis=1), jitter, weight, fixed, total)
+        return cls(
+            np.where(live, words, np.int32(_LAST)),
+            bits,
+            np.where(live, group, len(fixed)),
+            np.count_nonzero(live, axis=1),
+            jitter[:, None],
+            np.where(live[:, : weight.shape[1]], weight[:, :width], 0),
+            fixed,
+            total,
+        )
 
     def order(self, bias: I64) -> I64:
         """Columns of the best candidates with a bias, as many as the list has free places: [U, ≤ size]."""
-        width = self.level.shape[1]
-        bits = max(width - 1, 1).bit_length()
-        column = np.arange(width, dtype=np.int32)
-        words = np.append(bias, 0).astype(np.int32).take(self.group)
-        words *= self.jitter[:, None]
-        words >>= 10
-        words += self.level
-        np.subtract(_TOP, words, out=words)
-        words <<= bits
-        words |= column
-        words[column >= self.count[:, None]] = _LAST
-        words.sort(axis=1)
-        found = (words[:, : self.weight.shape[1]] & ((1 << bits) - 1)).astype(np.int64)
+        found = self._best(bias)
         return np.where(np.arange(found.shape[1]) < self.count[:, None], found, -1)
+
+    def _best(self, bias: I64) -> I64:
+        """The same; behind the last candidate anything."""
+        biases = np.zeros(len(bias) + 1, dtype=np.int32)
+        biases[:-1] = bias
+        words = biases.take(self.group)
+        words *= self.jitter
+        words >>= 10
+        words <<= self.bits
+        np.subtract(self.words, words, out=words)
+        words.sort(axis=1)
+        return (words[:, : self.weight.shape[1]] & ((1 << self.bits) - 1)).astype(np.int64)
 
     def exposure(self, bias: I64) -> I64:
         """Exposure of the groups with a bias: [G]. ~0.7 µs a user."""
-        order = self.order(bias)
-        group = np.take_along_axis(self.group, np.maximum(order, 0), axis=1)
-        weight = np.where(order >= 0, self.weight[:, : order.shape[1]], 0)
-        summed = np.bincount(group.ravel(), weights=weight.ravel(), minlength=len(bias) + 1)
+        at = self._best(bias)
+        at += np.arange(len(at))[:, None] * self.group.shape[1]
+        group = self.group.take(at, mode="clip")
+        summed = np.bincount(group.ravel(), weights=self.weight.ravel(), minlength=len(bias) + 1)
         return self.fixed + summed[: len(bias)].astype(np.int64)
 
     def touched(self, groups: int) -> Balance:
@@ -184,7 +200,7 @@ class Balance:
         rows = (self.group < groups).any(axis=1)
         return replace(
             self,
-            level=self.level[rows],
+            words=self.words[rows],
             group=self.group[rows],
             count=self.count[rows],
             jitter=self.jitter[rows],
@@ -233,31 +249,30 @@ class _Search:
         rank = (miss if miss > self.almost else 0.0, int(np.abs(self.bias).sum()))
         if self.rank is None or rank < self.rank:
             self.rank, self.found = rank, self.bias
-        sign = self._signs(given)
+        sign, inside = self._signs(given)
         if not sign.any() or (rank[0] == 0 and self.step.max() <= _FINE):
             return True
         turns = sign * self.turn < 0
         self.turned |= turns
         longer = np.where(self.turned, self.step * 5 // 4, self.step * 2)
         kept = np.where(sign * self.turn > 0, longer, self.step)
-        self.step = np.clip(np.where(turns, self.step // 2, kept), 1, _MOST)
-        self._move(sign, given)
+        self.step = np.where(turns, self.step // 2, kept).clip(1, _MOST)
+        # A step back towards no bias stops there.
+        moved = (self.bias + sign * self.step).clip(-_MOST, _MOST)
+        self.bias = np.where(inside & (moved * self.bias < 0), 0, moved)
         self.turn = sign
         return False
 
-    def _signs(self, given: I64) -> I64:
-        """Down above the most, up below the least, else back towards no bias until just inside."""
+    def _signs(self, given: I64) -> tuple[I64, Bool]:
+        """Down above the most, up below the least, else back towards no bias until just inside; and which
+        are within their bounds."""
         near = 2 * self.almost
         tight = np.where(self.bias < 0, given > self.most - near, given < self.least + near)
-        back = np.where(tight, 0, -np.sign(self.bias))
-        found: I64 = np.where(given > self.most, -1, np.where(given < self.least, 1, back))
-        return found.astype(np.int64)
-
-    def _move(self, sign: I64, given: I64) -> None:
-        """A step; one back towards no bias stops there."""
-        moved = np.clip(self.bias + sign * self.step, -_MOST, _MOST)
-        inside = (given <= self.most) & (given >= self.least)
-        self.bias = np.where(inside & (moved * self.bias < 0), 0, moved)
+        found: I64 = np.where(tight, 0, -np.sign(self.bias))
+        above, below = given > self.most, given < self.least
+        found[below] = 1
+        found[above] = -1
+        return found, ~(above | below)
 
 
 def account(bounds: Bounds, state: Exposure, bias: I64, given: I64, total: int, full: int) -> Exposure:

@@ -46,7 +46,7 @@ class Prepared:
 
     def learn(self, facts: Facts, items: I32 | I64) -> None:
         """The facts of items [m] are new or have changed. ~20 ns an item and rule, ~1 µs its sketch."""
-        self._known, self._pins = max(self._known, len(facts)), None
+        self._known = max(self._known, len(facts))
         if self._fixed or self._diverse:
             self._grow(len(facts))
         if self._fixed:
@@ -55,6 +55,7 @@ class Prepared:
             self.sketches[items] = diversity.sketches(facts, items)
 
     def _learn_masks(self, values: ItemValues) -> None:
+        self._pins = None
         with np.errstate(all="ignore"):  # 1 / 0 is infinite and inf − inf unknown, as rules go
             for mask, term in zip(self.masks, self._fixed, strict=True):
                 mask[values.at] = term.value(values)

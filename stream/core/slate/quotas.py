@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from stream.core.slate.facts import I32, I64, U64, Bool
+from stream.core.slate.facts import I64, U64, Bool, picked
 
 _ANY = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Quota:
     """At most ``most`` candidates with the same ``key`` [U, N] (0: not counted)."""
 
     key: U64
     most: int
+
+    @cached_property
+    def code(self) -> I64:
+        """Numbers of the keys of each row, 0 of what is not counted: [U, N]."""
+        users, width = self.key.shape
+        order = self.key.argsort(axis=1)
+        ordered = picked(self.key, order)
+        begins = ordered > 0
+        begins[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+        code = np.empty(self.key.shape, dtype=np.int64)
+        code.ravel()[order + np.arange(users)[:, None] * width] = begins.cumsum(axis=1)
+        return code
 
 
 def within(quotas: Sequence[Quota], live: Bool, first: Bool) -> Bool:
@@ -25,39 +38,29 @@ def within(quotas: Sequence[Quota], live: Bool, first: Bool) -> Bool:
 
     ``live`` [U, N] may be taken at all; ``first`` [U, N], in any column, are taken whatever the quotas say,
     and count before all others. Of what remains any part satisfies every quota, but for the first themselves.
-    ~3 µs a user and quota with N = 60.
+    ~2 µs a user and quota with N = 60.
     """
-    taken, open_ = live & first, live & ~first
-    row = np.arange(len(live))
-    tables = [_Table.of(quota, taken) for quota in quotas]
-    for column in np.flatnonzero(open_.any(axis=0)).tolist():
-        room = open_[:, column].copy()
-        for table in tables:
-            room &= table.left[row, table.code[:, column]] > 0
-        for table in tables:
-            table.left[row, table.code[:, column]] -= room
-        taken[:, column] |= room
+    taken, left, at = live & first, *_room(quotas)
+    # Each column's together in memory, for they are gone through one by one.
+    able = np.ascontiguousarray((live & ~first).T)
+    if taken.any():
+        left -= np.bincount(at.transpose(1, 2, 0)[:, taken].ravel(), minlength=len(left))
+    for column in np.flatnonzero(able.any(axis=1)).tolist():
+        places = at[column]
+        room = left.take(places)
+        able[column] &= room.min(axis=0) > 0
+        room -= able[column]
+        left[places] = room
+    taken |= able.T
     return taken
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """``code`` [U, N] numbers a row's keys, 0 the uncounted; ``left`` [U, N + 1] room by number."""
-
-    code: I64
-    left: I32
-
-    @classmethod
-    def of(cls, quota: Quota, taken: Bool) -> _Table:
-        """With what is ``taken`` already."""
-        order = np.argsort(quota.key, axis=1)
-        ordered = np.take_along_axis(quota.key, order, axis=1)
-        begins = np.diff(ordered, axis=1, prepend=np.uint64(0)) != 0
-        code: I64 = np.empty(quota.key.shape, dtype=np.int64)
-        np.put_along_axis(code, order, np.cumsum(begins, axis=1), axis=1)
-        width = quota.key.shape[1] + 1
-        left: I32 = np.full((len(code), width), quota.most, dtype=np.int32)
-        left[:, 0] = _ANY
-        row, column = np.nonzero(taken)
-        np.subtract.at(left.reshape(-1), row * width + code[row, column], 1)
-        return cls(code, left)
+def _room(quotas: Sequence[Quota]) -> tuple[I64, I64]:
+    """The room of each quota, user and number of a key, and where that of each candidate is: [N, Q, U]."""
+    users, width = quotas[0].key.shape
+    left = np.empty((len(quotas), users, width + 1), dtype=np.int64)
+    left[:] = np.array([quota.most for quota in quotas])[:, None, None]
+    left[:, :, 0] = _ANY
+    begin = np.arange(len(quotas) * users).reshape(len(quotas), users) * (width + 1)
+    at = np.stack([quota.code.T for quota in quotas], axis=1)
+    return left.ravel(), at + begin
