@@ -293,7 +293,8 @@ def profile(rows: Rows, n: int) -> I32:
     found = _distinct(rows.item[:, length - near :], n)
     if near < length:
         more = np.flatnonzero((found[:, -1] < 0) & (rows.item[:, length - near - 1] >= 0))
-        found[more] = _distinct(rows.item[more], n)
+        if len(more):
+            found[more] = _distinct(rows.item[more], n)
     return found
 
 
