@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream.core.attribution import SHOWN
 from stream.core.items import Items
-from stream.core.noise import Noise, judge, test_accounts
+from stream.core.noise import Noise, judge, shown_to_bots, test_accounts
 from stream.core.users import Bounds, Rows, advance
 from stream.core.weights import Decay
 from stream.mail import HIT
+from stream.ownership import partition_of
 from stream.settings import Settings
+from tests.test_cold_start import Worker
 from tests.test_step import SETTINGS, START_MS, Sent, World, event, log_of, steps
 
 BOUNDS = Bounds(history=6, interest=4, ids=4)
@@ -182,6 +185,53 @@ def test_patterns_match_whole_ids() -> None:
     names = ["qa-1", "qa-10", "aqa-1", "x1", "x3", "QA-1"]
     assert test_accounts(noise, names).tolist() == [True, False, False, True, False, False]
     assert not test_accounts(Noise.of(Settings()), names).any()
+
+
+def above(noise: Noise, times: list[int], time_ms: int) -> bool:
+    """Whether who acted at ``times`` is above the rate at a later place of the log, of time ``time_ms``."""
+    size = noise.window_ms
+    counts = Counter(each // size for each in times)
+    newest = max([*counts, time_ms // size])
+    left = size - max(time_ms - newest * size, 0)
+    return counts[newest] * size + counts[newest - 1] * left > noise.most * size
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 200), st.booleans()), max_size=40),
+    st.integers(1, 5),
+    st.integers(0, 40),
+)
+def test_lists_shown_to_bots_are_those_of_the_definition(
+    drawn: list[tuple[int, int, bool]], most: int, cut: int
+) -> None:
+    noise, acted, wanted = Noise(most, 60_000, 0, None), [list[int](), list[int]()], []
+    for user, at, acts in drawn:
+        time_ms = START_MS + 1000 * at
+        wanted.append(not acts and above(noise, acted[user], time_ms))
+        acted[user] += [time_ms] * acts
+    rows, found = Rows.blank(2, BOUNDS), []
+    for batch in (drawn[:cut], drawn[cut:]):
+        who, seconds = (np.array([one[at] for one in batch], dtype=np.int64) for at in (0, 1))
+        does = np.array([one[2] for one in batch], dtype=np.bool_)
+        found += shown_to_bots(noise, rows.rate, who, START_MS + 1000 * seconds, does).tolist()
+        doing: list[Act] = [(user, at, [(0, 0)]) for user, at, acts in batch if acts]
+        if doing:
+            rows.rate[:] = judge(noise, rows, *columns(doing))[1]
+    assert found == wanted
+
+
+async def test_what_a_bot_is_shown_counts_no_more_than_what_he_does() -> None:
+    """The first 10 events count, the 11th does not, nor does what is shown after it, until he slows down."""
+    worker = Worker(bot_events=10, bot_window_s=60.0)
+    await worker.start({})
+    for n in range(15):
+        await worker.send("ann", "recommendation_shown", n, list=f"l{n}", items=[{"item": "tea"}])
+        await worker.send("ann", "view_item", n, item=f"i{n}")
+    await worker.send("ann", "recommendation_shown", 600, list="later", items=[{"item": "tea"}])
+    shopper = worker.local.shoppers[partition_of("ann", 2)]
+    lists = [row for key, row in shopper.ledger.counts.items() if key.table == SHOWN]
+    assert (lists, shopper.meta.uncounted) == ([[12, 0]], 5 + 4)
 
 
 NOISY = SETTINGS.model_copy(

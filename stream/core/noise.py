@@ -7,7 +7,8 @@ All of it is judged by the user's own stream in its order, so that cutting batch
   ``n(w) + n(w − 1) · (1 − f)``, with f the part of w that has passed at t: a sliding window, counted in two
   whole ones (the sliding window counter of rate limiters). An event that takes it above the setting does not
   count. Events that do not count are part of the rate: who goes on as fast stays out. Late events are
-  judged as of the beginning of w. One word a user: w · 2^32 + n(w) · 2^16 + n(w − 1).
+  judged as of the beginning of w. A list that is shown to a user while he is above it does not count either,
+  and is no part of the rate. One word a user: w · 2^32 + n(w) · 2^16 + n(w − 1).
 * **Repeats.** An interaction is a repeat when one of the user's history (the last L that counted) has the
   same item and type and is less than R whole seconds away, the unit in which histories tell time. What
   one event names twice is no repeat.
@@ -99,6 +100,20 @@ def judge(
 # Bots
 
 
+def shown_to_bots(noise: Noise, rate: I64, user: I64, time_ms: I64, acts: Bool) -> Bool:
+    """Which events [n], in order, are lists shown to users above the rate.
+
+    ``rate`` [U] before them, ``user`` [n] rows, ``time_ms`` [n]; ``acts`` [n]: the others, of which the rate
+    is made. ~0.1 µs an event; those of users who may be bots go one by one, ~1 µs each.
+    """
+    _, now, before = _unpacked(rate)
+    suspects = now + before + np.bincount(user[acts], minlength=len(rate)) > noise.most
+    beyond = np.zeros(len(user), dtype=np.bool_)
+    at = np.flatnonzero(suspects[user])
+    beyond[at] = _beyond(noise, rate, user[at], time_ms[at], acts[at])
+    return beyond & ~acts
+
+
 def _unpacked(rate: I64) -> tuple[I64, I64, I64]:
     """Newest window, events in it, events in the one before."""
     return rate >> 32, rate >> 16 & _MOST, rate & _MOST
@@ -122,32 +137,34 @@ def _bots(noise: Noise, rate: I64, user: I64, time_ms: I64) -> tuple[Bool, I64]:
     suspects = now + before + np.bincount(user, minlength=size) > noise.most
     if suspects.any():
         at = np.flatnonzero(suspects[user])
-        fast[at] = _beyond(noise, rate, user[at], time_ms[at])
+        fast[at] = _beyond(noise, rate, user[at], time_ms[at], np.ones(len(at), dtype=np.bool_))
     return fast, new
 
 
-def _beyond(noise: Noise, rate: I64, user: I64, time_ms: I64) -> list[bool]:
-    """Which events, in order, take their user's rate above the setting: one by one."""
+def _beyond(noise: Noise, rate: I64, user: I64, time_ms: I64, acts: Bool) -> list[bool]:
+    """Which events, in order, find their user above the rate, those that act counted in: one by one."""
     size, found = noise.window_ms, []
     states: dict[int, tuple[int, int, int]] = {}
-    for row, time in zip(user.tolist(), time_ms.tolist(), strict=True):
+    for row, time, act in zip(user.tolist(), time_ms.tolist(), acts.tolist(), strict=True):
         if row not in states:
             packed = int(rate[row])
             states[row] = packed >> 32, packed >> 16 & _MOST, packed & _MOST
-        window, now, before = states[row] = _counted(states[row], time // size)
+        window, now, before = _counted(states[row], time // size, int(act))
+        if act:
+            states[row] = window, now, before
         left = size - max(time - window * size, 0)
         found.append(now * size + before * left > noise.most * size)
     return found
 
 
-def _counted(state: tuple[int, int, int], window: int) -> tuple[int, int, int]:
-    """The rate of a user after an event in a window."""
+def _counted(state: tuple[int, int, int], window: int, more: int) -> tuple[int, int, int]:
+    """The rate of a user after ``more`` events in a window."""
     newest, now, before = state
     if window > newest:
-        return window, 1, now if window == newest + 1 else 0
+        return window, more, now if window == newest + 1 else 0
     if window == newest:
-        return newest, min(now + 1, _MOST), before
-    return newest, now, min(before + (window == newest - 1), _MOST)
+        return newest, min(now + more, _MOST), before
+    return newest, now, min(before + more * (window == newest - 1), _MOST)
 
 
 # Repeats

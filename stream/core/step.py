@@ -40,6 +40,7 @@ U64 = NDArray[np.uint64]
 Bool = NDArray[np.bool_]
 
 PURCHASE = CODE["purchase"]
+LIST_SHOWN = CODE["recommendation_shown"]
 _ENDS_ROUND: Bool = np.isin(np.arange(256), [CODE["forget"], REQUEST, MERGED])
 
 
@@ -102,12 +103,12 @@ class Result:
 
     ``last`` [U] is each user's newest fresh event (number in the batch, −1 = none), ``raised`` the event
     that last raised the watermark (None: none did), ``fresh`` [E] which events are accepted,
-    ``uncounted`` [E] which of these act on items and count for none (`noise`), ``tests`` [U] the test
-    accounts, ``forgotten`` the users whose last word was `forget`, or who were handed over; ``asking`` the
-    numbers of logins that ask for an anonymous user, ``handovers`` what is handed over of such users here,
-    ``attributed`` what lists brought about, ``asks`` what nudges need to know of lists, ``notices`` what
-    other users are told, ``interests`` what items are told, ``shifts`` customers whose RFM values changed,
-    ``pools`` and ``wallets`` the ledgers of coupons that changed.
+    ``uncounted`` [E] which of these act on items and count for none, or are lists shown to bots (`noise`),
+    ``tests`` [U] the test accounts, ``forgotten`` the users whose last word was `forget`, or who were handed
+    over; ``asking`` the numbers of logins that ask for an anonymous user, ``handovers`` what is handed over
+    of such users here, ``attributed`` what lists brought about, ``asks`` what nudges need to know of lists,
+    ``notices`` what other users are told, ``interests`` what items are told, ``shifts`` customers whose RFM
+    values changed, ``pools`` and ``wallets`` the ledgers of coupons that changed.
     """
 
     rows: Rows
@@ -234,6 +235,8 @@ def _count(
     now[events] = (columns.units[events] > 0) | (columns.kind[events] == PURCHASE)
     held = now[columns.event]
     event, item = columns.event[held], columns.item[held]
+    if columns.lists and counting.noise.most:
+        _shown_to_bots(counting.noise, rows, result, columns, user, events, event)
     rows, event, item = _without_noise(counting.noise, rows, result, columns, user, event, item)
     counts = ~result.tests[user[event]]
     parts.extend(_increments(counting, rows, columns, user, event[counts], item[counts]))
@@ -255,6 +258,17 @@ def _without_noise(
         result.uncounted[event] = True
         result.uncounted[event[counts]] = False
     return replace(rows, rate=rate), event[kept], item[kept]
+
+
+def _shown_to_bots(
+    rules: Noise, rows: Rows, result: Result, columns: Columns, user: I64, events: I64, event: I32
+) -> None:
+    """Note lists shown to bots as uncounted, of events [n] of which ``event`` [m] act on items."""
+    acts = np.isin(events, event)
+    told = np.flatnonzero(acts | (columns.kind[events] == LIST_SHOWN))
+    at = events[told]
+    beyond = noise.shown_to_bots(rules, rows.rate, user[at], columns.time[at], acts[told])
+    result.uncounted[at[beyond]] = True
 
 
 def _increments(
