@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from producers.datasets.complete_journey import DAY_MS, CompleteJourney, Coupons
+from stream.core.choice import WEIGHTS
 from stream.core.propensity import FEATURES, Evidence, Propensity, alike, best, features
+from stream.evaluation import live_coupons
 from stream.evaluation.coupons import TEST_MS, Journey, Pairs, auc, average_precision, pairs
 
 Bool = NDArray[np.bool_]
@@ -270,3 +272,35 @@ def test_campaigns_of_complete_journey_before_august() -> None:
     assert (len(found.score), int(np.count_nonzero(found.redeemed))) == (235_106, 459)
     assert auc(found.score, found.redeemed) == pytest.approx(0.930, abs=0.001)
     assert average_precision(found.score, found.redeemed) == pytest.approx(0.074, abs=0.001)
+
+
+def live_chances(lines: Lines) -> tuple[list[int], list[float]]:
+    """Households and chances of the second campaign, as a live campaign of several offers has them."""
+    found, _ = live_coupons.pairs(Shop(lines), NOW)
+    return found.household.tolist(), found.score.tolist()
+
+
+@given(st.lists(LINE, max_size=15), st.lists(LINE, max_size=15))
+@settings(deadline=None, max_examples=20)
+def test_live_chances_are_of_own_purchases_and_coupons_from_before(lines: Lines, later: Lines) -> None:
+    """Against plain Python; what is bought from the begin on changes nothing."""
+    after = [Line(x.household, x.day + 38, x.product, x.coupon, x.reduced) for x in later]
+    households, found = live_chances([*lines, *(x for x in after if x.day >= 40)])
+    assert households == [household for household in (0, 1, 3) for _ in (7, 9)]
+    assert found == pytest.approx(
+        [expected_chance(lines, each, code) for each in (0, 1, 3) for code in (7, 9)]
+    )
+
+
+def expected_chance(lines: Lines, household: int, code: int, second: bool = True) -> float:
+    """Of a pair of the second campaign; the first, ten days before, had two coupons and three takers."""
+    begin, good = (40, COVERS[1, code]) if second else (30, COVERS[0, code])
+    before = [x for x in [FIRST, *lines] if x.day < begin]
+    mine = [x for x in before if x.household == household]
+    size = {day: sum(x.day == day for x in mine) for day in {x.day for x in mine}}
+    own = sum(2 ** ((x.day - begin) / 365) / sqrt(size[x.day]) for x in mine if x.product in good)
+    sent, used = second and household in (0, 1), float(second and household == 1)
+    hoped = sum(expected_chance(lines, household, each, second=False) for each in (7, 8)) if sent else 0.0
+    one, by_own, by_used, many = WEIGHTS
+    z = one + by_own * log(own + 0.01) + by_used * log((used + 0.5) / (hoped + 0.5)) + many * log(2)
+    return 1 / (1 + exp(-z))

@@ -46,7 +46,7 @@ def coupons() -> dict[str, Measure]:
     """AUC and average precision with 95 % intervals by bootstrap over households. Ten seconds."""
     found = pairs(CompleteJourney(), TEST_MS)
     value = np.array([auc(found.score, found.redeemed), average_precision(found.score, found.redeemed)])
-    drawn = np.array([_resampled(found, seed) for seed in range(_RESAMPLES)])
+    drawn = np.array([resampled(found, seed) for seed in range(_RESAMPLES)])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return {name: Measure(*map(float, (value[n], low[n], high[n]))) for n, name in enumerate(("auc", "ap"))}
 
@@ -233,7 +233,8 @@ def average_precision(score: F64, positive: Bool) -> float:
     return float((gained * hits / (ends + 1)).sum() / max(int(hits[-1]), 1))
 
 
-def _resampled(found: Pairs, seed: int) -> tuple[float, float]:
+def resampled(found: Pairs, seed: int) -> tuple[float, float]:
+    """AUC and average precision with households drawn anew."""
     households, which = np.unique(found.household, return_inverse=True)
     rng = np.random.default_rng(seed)
     times = rng.multinomial(len(households), np.full(len(households), 1 / len(households)))[which]
