@@ -1,10 +1,11 @@
 """P7: bytes of a user with 20 events and of an item, in the store and in the worker.
 
 ``python -m benchmarks.footprint --json [--users 10000 100000] [--lines N]``; a million users is one more
-number there (20 minutes, 5 GB). Users: each views 20 items; then `MEMORY USAGE` of all keys of some of them,
-their list included. Items: those of Complete Journey's purchase lines, with their row and their neighbours;
-the median. The worker's own: what its resident memory grew by, a user with the items they view. Each size
-in a process of its own; sizes depend on the data alone, so there are no repeats.
+number there (20 minutes, 5 GB). Users: each views 20 times, items of a category, skewed as in
+`benchmarks.pipeline`; then `MEMORY USAGE` of all keys of some of them, their list included. Items: those of
+Complete Journey's purchase lines, with their row and their neighbours; the median. The worker's own: what its
+resident memory grew by, a user with the items they view. Each size in a process of its own; sizes depend on
+the data alone, so there are no repeats.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ async def of_users(users: int) -> Sizes:
     """Mean bytes a user."""
     async with inprocess() as one:
         before = resident()
-        await one.feed(visits(users, max(users // 5, 100), EACH))
+        await one.feed(visits(users, max(users // 5, 100), EACH, zipf=1.3))
         grown = (resident() - before) / users
         names = [f"user-{n:07d}" for n in np.linspace(0, users - 1, min(SAMPLED, users)).astype(int)]
         keys, parts = one.store.keys, [f"u{partition_of(name, one.settings.partitions)}" for name in names]

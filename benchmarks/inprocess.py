@@ -56,16 +56,19 @@ class Load:
             yield Load(self.user[at], self.item[at], self.time_ms[at])
 
 
-def visits(users: int, items: int, each: int, seed: int = 7, start_ms: int = START_MS) -> Load:
+def visits(
+    users: int, items: int, each: int, seed: int = 7, start_ms: int = START_MS, zipf: float = 0.0
+) -> Load:
     """Every user once, ``each`` views of items of a category of 100 that is his own, 3 s apart.
 
     So histories are of equal length however many users there are, and rows hold at most 99 pairs however many
-    events there are. One visit after the other.
+    events there are. One visit after the other; items are skewed by ``zipf``, 0: not at all.
     """
     random = np.random.default_rng(seed)
     user = np.repeat(random.permutation(users), each)
-    item = ((user * 7919 % max(items // 100, 1)) * 100 + random.integers(0, 100, len(user))) % items
-    return Load(user, item, start_ms + 3000 * np.arange(len(user)))
+    within = np.minimum(random.zipf(zipf, len(user)) - 1, 99) if zipf else random.integers(0, 100, len(user))
+    item = (user * 7919 % max(items // 100, 1)) * 100 + within
+    return Load(user, item % items, start_ms + 3000 * np.arange(len(user)))
 
 
 class InProcess:
