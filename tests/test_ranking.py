@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -348,3 +349,31 @@ def test_what_records_say_is_kept_by_local_id() -> None:
     assert hood.token_weights[a].tolist() == [0.5]
     assert hood.token_weights[b].tolist() == [0.0]
     assert hood.tokens.shape == hood.token_weights.shape == (len(hood.cols), 1)
+
+
+class Looked(list[str | None]):
+    """Names, and how often one was looked up."""
+
+    times = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        self.times += 1
+        return super().__getitem__(at)
+
+
+def test_items_are_shown_once_named_and_those_without_a_name_are_waited_for_at_no_cost() -> None:
+    hood = hood_of({})
+    (early, late), strangers = (item_hash(name) for name in ("early", "late")), range(1, 1000)
+    ids = hood.items.ids_of_hashes(np.array([early, late, *strangers], dtype=np.uint64))
+    hood.reserve()
+    names = hood.items.names = Looked(hood.items.names)
+    hood.items.add("early")
+    hood.items.add("new")
+    hood.reserve()
+    assert hood.column[ids].tolist() == [1.0, *[0.0] * 1000] and hood.column[hood.items.add("new")] == 1
+    hood.items.add("late")
+    looked = names.times
+    for _ in range(3):
+        hood.reserve()
+    assert hood.column[ids].tolist() == [1.0, 1.0, *[0.0] * 999]
+    assert names.times == looked, "who has no name must not be looked at with every batch"

@@ -25,11 +25,12 @@ def item_hash(name: str) -> int:
 class Items:
     """Dense local ids of items, in order of first appearance. Grows by doubling; never forgets.
 
-    ``names[i]`` is None while only the hash of an item is known.
+    ``names[i]`` is None while only the hash of an item is known; ``named_later`` are those of which it was.
     """
 
     def __init__(self) -> None:
         self.names: list[str | None] = []
+        self.named_later: list[int] = []
         self.json: list[bytes] = []
         self._hashes: U64 = np.zeros(1024, dtype=np.uint64)
         self._by_name: dict[str, int] = {}
@@ -77,6 +78,7 @@ class Items:
             at = self._append(key, name)
         else:
             self.names[at] = name
+            self.named_later.append(at)
             self.json[at] = orjson.dumps(name)
         self._by_name[name] = at
         return at

@@ -138,8 +138,7 @@ class Neighborhood:
         self.watched = False
         self._changed: list[I32] = []
         self._newest = _NEVER
-        self._nameless: list[int] = []
-        self._seen = 0
+        self._seen = self._seen_later = 0
         self._index = HashIndex(items)
         self.reserve()
 
@@ -193,11 +192,11 @@ class Neighborhood:
         return changed
 
     def reserve(self) -> None:
-        """Make room for every item of the dictionary, and show those that got a name."""
+        """Make room for every item of the dictionary, and show those that got a name. Free where none did."""
         more = max(len(self.items), 1024) - len(self.cols)
         if more > 0:
             self._grow(max(more, len(self.cols)))
-        if self._nameless or self._seen < len(self.items):
+        if self._seen < len(self.items) or self._seen_later < len(self.items.named_later):
             self._admit()
 
     def _grow(self, more: int) -> None:
@@ -217,11 +216,10 @@ class Neighborhood:
         self.content.reserve(len(self.cols))
 
     def _admit(self) -> None:
-        names = self.items.names
-        waiting = [*self._nameless, *range(self._seen, len(names))]
-        self._seen = len(names)
-        self._nameless = [at for at in waiting if names[at] is None]
-        named = np.array([at for at in waiting if names[at] is not None], dtype=np.int64)
+        names, later = self.items.names, self.items.named_later
+        new = [at for at in range(self._seen, len(names)) if names[at] is not None]
+        named = np.array([*new, *later[self._seen_later :]], dtype=np.int64)
+        self._seen, self._seen_later = len(names), len(later)
         self.column[named[self.term[named] < 0]] = 1
 
     def apply(self, names: Sequence[str], values: Sequence[bytes]) -> Applied:
