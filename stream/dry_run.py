@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from pydantic import SecretStr
 
 from producers.source import Entry
 from stream.core.campaigns import Campaign
@@ -101,7 +100,7 @@ async def passing(
     settings: Settings, campaigns: Sequence[Campaign], entries: Iterable[Entry]
 ) -> AsyncIterator[Passed]:
     """Let a log pass through a worker without lists, some events at a time."""
-    secret = settings.coupon_secret or SecretStr(_SECRET)
+    secret = settings.coupon_secret or _SECRET
     alone = settings.model_copy(update={"partitions": 1, "cached_users": 10_000_000, "coupon_secret": secret})
     worker = LocalWorker(alone, _KEY, campaigns, asking=False)
     worker.contexts.shopping.lister.publishing = worker.contexts.shopping.lister.learning = False

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -423,8 +423,9 @@ class Settings(BaseSettings):
     holdout_lists: bool = Field(
         False, description="Held-out users get popular lists, too: lift is then that of nudges and lists."
     )
-    coupon_secret: SecretStr | None = Field(
+    coupon_secret: str | None = Field(
         None,
+        repr=False,
         description="Secret of which codes of coupons are computed; the same for all workers and for ever.",
     )
     tick_live_s: float = Field(

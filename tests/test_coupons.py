@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from stream.core import coupons, engagement
 from stream.core.campaigns import Campaign
+from stream.core.codes import Computed
 from stream.core.coupons import (
     BACK,
     ERASE,
@@ -47,6 +48,7 @@ from stream.delivery import Output
 from stream.digest import sum_up
 from stream.events import Told
 from stream.ownership import partition_of
+from stream.settings import Settings
 from stream.status import tallies
 from stream.times import time_text
 from stream.topics import DECISIONS, ENGAGEMENTS
@@ -526,11 +528,11 @@ PEOPLE = tuple(f"p{n}" for n in range(12))
 class Giving(World):
     """A deployment whose worker gives coupons to those who leave their carts."""
 
-    def __init__(self, given: Campaign) -> None:
+    def __init__(self, given: Campaign, secret: str | None = None) -> None:
         super().__init__()
         self.said: list[Output] = []
         for shopper in self.shoppers:
-            alone = SETTINGS.model_copy(update={"cart_enabled": False})
+            alone = SETTINGS.model_copy(update={"cart_enabled": False, "coupon_secret": secret})
             shopper.context = replace(shopper.context, engine=Engine.of(alone, [given]))
 
     async def publish(self, partition: int, outputs: Sequence[Output]) -> None:
@@ -548,8 +550,8 @@ class Giving(World):
         return list(found.values())
 
 
-async def given_out(given: Campaign, most: int, taken: bool) -> Giving:
-    world = Giving(given)
+async def given_out(given: Campaign, most: int, taken: bool, secret: str | None = None) -> Giving:
+    world = Giving(given, secret)
     for shopper in world.shoppers:
         await shopper.take()
     for n, user in enumerate(PEOPLE):
@@ -578,6 +580,35 @@ def test_of_six_codes_each_goes_to_one_of_twelve(most: int, taken: bool) -> None
     pool = unpack_pool(world.store.strings[keys.coupons(f"u{owner}", "cart")])
     assert (pool.issued, pool.shelf("may")) == (6, Shelf(next=6, issued=6))
     assert sum(":wallet:cart:" in key for key in world.store.strings) == 6
+
+
+COMPUTED = campaign(
+    "abandoned-cart", **GIVES | {"coupon": {"pool": "may", "computed": {"prefix": "MAY", "count": 6}}}
+)
+
+
+@pytest.mark.parametrize("most, taken", [(1, False), (3, True)])
+def test_of_six_computed_codes_each_goes_to_one_and_none_tells_the_secret(most: int, taken: bool) -> None:
+    world = asyncio.run(given_out(COMPUTED, most, taken, "a long secret"))
+    codes = Counter(message["coupon"]["code"] for message in world.values(ENGAGEMENTS.name))
+    pool = Computed(b"a long secret", "cart", "may", "MAY", 6)
+    assert sorted(codes) == sorted(pool) and set(codes.values()) == {1}
+    assert {pool.number(code) for code in codes} == set(range(6))
+    stored = [blob for blob in world.store.strings.values() if isinstance(blob, bytes)]
+    written = [
+        *(one.value for one in world.said),
+        *(r.value or b"" for log in world.logs.values() for r in log),
+    ]
+    assert len(stored) > 12 and not any(b"a long secret" in text for text in (*stored, *written))
+    shown = repr((Settings(coupon_secret="a long secret"), world.shoppers[0].context.engine))
+    assert "a long secret" not in shown
+
+
+def test_without_the_secret_no_code_is_computed() -> None:
+    world = asyncio.run(given_out(COMPUTED, 1000, False))
+    assert world.values(ENGAGEMENTS.name) == []
+    decided = Counter((one["outcome"], one["reason"]) for one in world.values(DECISIONS.name))
+    assert decided == {("held", "coupon"): 12, ("suppressed", "secret"): 12}
 
 
 def test_who_is_forgotten_leaves_sums_alone() -> None:

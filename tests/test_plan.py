@@ -248,3 +248,49 @@ def test_what_cannot_be_published_is_told_at_once() -> None:
 def test_no_record_of_a_version_replaces_another() -> None:
     keys = [key_of(version(cart(), 1)), key_of(version(cart(), 2)), key_of(version(cart(rest="8d"), 2))]
     assert len(set(keys)) == 3 and all(key.startswith("cart@") for key in keys)
+
+
+def pool(name: str, *codes: str, **more: Any) -> dict[str, Any]:
+    return {"pool": name} | ({"codes": list(codes)} if codes else {}) | more
+
+
+def counted(prefix: str, count: int) -> dict[str, Any]:
+    return pool("a", computed={"prefix": prefix, "count": count})
+
+
+def offers(*each: dict[str, Any]) -> dict[str, Any]:
+    return {"offers": [one | {"value": 1, "items": ["tea"]} for one in each]}
+
+
+A1, B2 = pool("a", "1"), pool("b", "2")
+
+
+@pytest.mark.parametrize(
+    "what, old, new, goes_on",
+    [
+        ("the same", pool("a", "1", "2"), pool("a", "1", "2", value=3), True),
+        ("more codes behind", pool("a", "1", "2"), pool("a", "1", "2", "3"), True),
+        ("more codes in front", pool("a", "1", "2"), pool("a", "0", "1", "2"), False),
+        ("fewer codes", pool("a", "1", "2"), pool("a", "1"), False),
+        ("another pool", pool("a", "1", "2"), pool("b", "3", "4"), True),
+        ("another name for the same codes", pool("a", "1", "2"), pool("b", "1", "2"), False),
+        ("an offer in its place", pool("a", "1", "2"), {"offer": "b"}, True),
+        ("more computed codes", counted("X", 5), counted("X", 6), True),
+        ("fewer computed codes", counted("X", 5), counted("X", 4), False),
+        ("another prefix", counted("X", 5), counted("Y", 5), False),
+        ("listed, then computed", pool("a", "1"), counted("X", 5), False),
+        ("computed, then listed", counted("X", 5), pool("a", "1"), False),
+        ("one of several now", pool("a", "1"), offers(pool("a", "1"), {"offer": "b"}), True),
+        ("offers in another order", offers(A1, B2), offers(B2, A1), True),
+        ("codes that change their pool", offers(A1, B2), offers(pool("b", "2", "1")), False),
+    ],
+)  # fmt: skip
+def test_a_new_version_goes_on_with_the_pools_of_the_old(
+    what: str, old: dict[str, Any], new: dict[str, Any], goes_on: bool
+) -> None:
+    newest = schedule(("10:00", cart(coupon=old))).newest()
+    if goes_on:
+        successors(newest, [cart(coupon=new)], ms("11:00"), whole=True)
+    else:
+        with pytest.raises(ValueError, match="cart: its codes changed: only add new ones behind"):
+            successors(newest, [cart(coupon=new)], ms("11:00"), whole=True)

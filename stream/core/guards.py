@@ -59,7 +59,7 @@ class EngagementConfig:
             holdout=round(settings.holdout_percent * BUCKETS / 100),
             holdout_salt=settings.holdout_salt,
             priority_window_ms=_ms(settings.priority_window_s),
-            coupon_secret=_secret(settings),
+            coupon_secret=(settings.coupon_secret or "").encode(),
         )
 
     def of_campaign(self, campaign: Campaign | None) -> EngagementConfig:
@@ -74,11 +74,6 @@ class EngagementConfig:
             cap_week=self.cap_week if caps.week is None else caps.week,
             holdout=self.holdout if share is None else round(share * BUCKETS / 100),
         )
-
-
-def _secret(settings: Settings) -> bytes:
-    told = settings.coupon_secret
-    return b"" if told is None else told.get_secret_value().encode()
 
 
 def _ms(seconds: float) -> int:
