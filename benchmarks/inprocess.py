@@ -6,7 +6,6 @@ what they change is published and written at once after each: nothing waits, so 
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -72,14 +71,17 @@ def visits(
 
 
 class InProcess:
-    """A worker on a store. ``published``: lists of neighbours so far."""
+    """A worker on a store. ``published``: lists of neighbours so far.
 
-    def __init__(self, settings: Settings, store: RedisStore, store_pid: int) -> None:
+    What is done at intervals is done as at ``rate`` events/s; 0: whenever it may.
+    """
+
+    def __init__(self, settings: Settings, store: RedisStore, store_pid: int, rate: float) -> None:
         self.settings, self.store, self._store_pid = settings, store, store_pid
         self.worker = LocalWorker(settings, b"benchmark")
-        contexts, leaps = self.worker.contexts, itertools.count(1, 1_000_000)
+        contexts, self._rate, self._now_ms = self.worker.contexts, rate, 0.0
         outputs, letters = self.worker.outputs, contexts.dead_letters
-        ports = Ports(NewLog(), store, outputs, lambda: next(leaps), letters)
+        ports = Ports(NewLog(), store, outputs, self._now, letters)
         parts = range(settings.partitions)
         self.worker.shoppers = [Shopper(p, ports, contexts.shopping) for p in parts]
         self.worker.shelves = [Shelf(p, ports, contexts.shelving) for p in parts]
@@ -87,12 +89,17 @@ class InProcess:
         self._encoded = 0.0
         self.published = 0
 
+    def _now(self) -> int:
+        self._now_ms += 0 if self._rate else 1_000_000
+        return int(self._now_ms)
+
     async def feed(self, load: Load, size: int = BATCH) -> None:
         """Let events count, ``size`` at a time; their lists are in the store afterwards."""
         for batch in load.batches(size):
             begun = time.process_time()
             parts = self._records(batch)
             self._encoded += time.process_time() - begun
+            self._now_ms += len(batch) / self._rate * 1000 if self._rate else 0
             for partition, records in parts.items():
                 await self.worker.shoppers[partition].handle([bundle(EVENTS.name, partition, records)])
             await self.worker.fold()
@@ -127,13 +134,13 @@ class InProcess:
 
 
 @asynccontextmanager
-async def inprocess(**changes: object) -> AsyncIterator[InProcess]:
+async def inprocess(rate: float = 0.0, **changes: object) -> AsyncIterator[InProcess]:
     """A new one, with a store of its own. ``changes``: of settings."""
     keep_freed_memory()
     async with EmbeddedStore() as server:
         settings = Settings.model_validate({"partitions": 1, "store_url": server.url} | changes)
         store = await RedisStore.open(settings.store_url, Keys(settings.prefix), 60.0)
-        one = InProcess(settings, store, server.pid or 0)
+        one = InProcess(settings, store, server.pid or 0, rate)
         await one.worker.take()
         try:
             yield one
