@@ -8,6 +8,7 @@ import pytest
 
 from stream.explaining import Explained, Unexplained, explained_by
 from tests.test_cold_start import Worker
+from tests.test_segments import rise
 
 SHELF = {f"i{n}": {"color": "red" if n % 2 else "blue", "kind": f"k{n % 3}"} for n in range(12)}
 
@@ -52,7 +53,7 @@ async def test_it_adds_up_to_the_published_score() -> None:
 
 async def test_a_user_held_out_of_lists_is_explained_as_the_stranger_he_is_served_as() -> None:
     worker = await shop(holdout_lists=True, holdout_percent=50.0)
-    worker.local.follower.top = [("i1", 5.0), ("i2", 4.0)]
+    rise(worker.local.follower, [("i1", 5.0), ("i2", 4.0)])
     told = set()
     for n in range(10):
         user = f"u{n}"

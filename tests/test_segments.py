@@ -6,7 +6,7 @@ import math
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,8 +23,11 @@ from state.lookup import AsyncLookup, Lookup, ViewList
 from state.segments import BANDS, DIMENSIONS, MOST_CHARACTERS, name_of, parse, segments_of, value_of
 from stream.core import segments as module
 from stream.core.items import Items, item_hash
-from stream.core.segments import LEAST, PRIOR, Everywhere, Scored, Segments, Top, read_record, segment_record
+from stream.core.segments import LEAST, PRIOR, Everywhere, Segments, segment_record
+from stream.core.trending import Scored, Top, merge, read_top, top_record
 from stream.core.views import trending_view
+from stream.delivery import Output
+from stream.follower import Followed
 from stream.segments import SegmentBoard
 from stream.settings import Settings
 from stream.topics import TRENDING
@@ -221,7 +224,7 @@ def test_partitions_add_up(
         segment_record(at, "device=a", "v", hour, 7200.0, list(top.items()))
         for at, (top, hour) in enumerate(parts)
     ]
-    told = {"device=a": {at: read_record(record) for at, record in enumerate(records)}} if parts else {}
+    told = {"device=a": {at: read_top(record) for at, record in enumerate(records)}} if parts else {}
     every = Everywhere(told, list(prior.items()))
     now = max((hour for _, hour in parts), default=0)
     expected: dict[str, float] = defaultdict(float)
@@ -253,7 +256,7 @@ def test_ties_go_by_ascending_hash() -> None:
 def test_the_next_owner_begins_with_what_was_told(events: list[Event]) -> None:
     first = counted(events)
     told = {
-        name: read_record(segment_record(0, name, "v", first.hour, 86_400.0, top))
+        name: read_top(segment_record(0, name, "v", first.hour, 86_400.0, top))
         for name, top in first.tops(first.names).items()
     }
     again = Segments(first._items, KINDS, 86_400.0)
@@ -326,13 +329,37 @@ async def test_views_are_of_all_partitions_and_without_noise() -> None:
     assert worker.trending("device=mobile") == {"tea": 12.0, "milk": 1.0}
 
 
+def rise(followed: Followed, top: list[tuple[str, float]], partition: int = 0) -> None:
+    """A partition tells what is trending."""
+    value = top_record(partition, "v", START_MS // 3_600_000, 86_400.0, top)
+    followed.rise(partition, Output(TRENDING.name, b"%d" % partition, value))
+
+
+def test_what_is_trending_is_merged_once_however_many_partitions_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    followed, merged = Boards().local.follower, list[int]()
+
+    def counted(parts: Iterable[Top], n: int) -> list[tuple[str, float]]:
+        merged.append(n)
+        return merge(parts, n)
+
+    monkeypatch.setattr("stream.follower.merge", counted)
+    for partition in range(8):
+        rise(followed, [("jam", 8.0 - partition), (f"i{partition}", 1.0)], partition)
+    assert followed.top[0] == ("jam", 8.0) and len(followed.top) == len(followed.fill) == 9
+    assert len(merged) == 1
+    rise(followed, [], 0)
+    assert followed.top[0] == ("jam", 7.0) and len(merged) == 2
+
+
 async def test_hidden_items_leave_and_all_that_is_popular_fills_up() -> None:
     worker = Boards()
     await worker.start({"tea": {}, "rye": {}})
     for n in range(4):
         await worker.visit(f"u{n}", "tea", device="mobile")
         await worker.visit(f"u{n}", "rye", 1, device="mobile")
-    worker.local.follower.top = [("jam", 30.0), ("rye", 10.0)]
+    rise(worker.local.follower, [("jam", 30.0), ("rye", 10.0)])
     await worker.tell()
     assert worker.trending("device=mobile") == {"jam": 15.0, "rye": 9.0, "tea": 4.0}
     worker.local.follower.hood.blocked[worker.local.items.add("jam")] = True

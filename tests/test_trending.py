@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.core.items import Items, item_hash
-from stream.core.trending import HOURS, WEEKS, Popularity, merge, top_record
+from stream.core.trending import HOURS, WEEKS, Popularity, merge, read_top, top_record
 
 HOUR = 3_600_000
 FIRST = 490_000
@@ -243,8 +243,8 @@ def test_before_format_2_no_weeks_were_counted() -> None:
 
 def test_merging_brings_partitions_to_one_hour() -> None:
     records = [
-        top_record(0, "v", FIRST, 86_400.0, [("a", 8.0), ("b", 2.0)]),
-        top_record(1, "v", FIRST + 24, 86_400.0, [("c", 3.0), ("d", 1.0)]),
+        read_top(top_record(0, "v", FIRST, 86_400.0, [("a", 8.0), ("b", 2.0)])),
+        read_top(top_record(1, "v", FIRST + 24, 86_400.0, [("c", 3.0), ("d", 1.0)])),
     ]
     assert merge(records, 3) == [
         ("a", 4.0),

@@ -17,15 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from state.segments import BANDS, TEXTS, name_of, parse, value_of
 from stream.core.items import Items, item_hash
+from stream.core.trending import Top
 from stream.core.weights import TYPE_BITS
 
 Bool = NDArray[np.bool_]
@@ -253,24 +253,6 @@ def _sums(at: I64, weights: F64) -> F64:
 # Between partitions
 
 
-class Scored(msgspec.Struct, frozen=True):
-    """An item and its decayed interactions."""
-
-    item: Annotated[str, msgspec.Meta(min_length=1)]
-    score: Annotated[float, msgspec.Meta(ge=0, le=1e15)]
-
-
-class Top(msgspec.Struct, frozen=True):
-    """What is read of a segment's record in topic `trending`; no items: the partition keeps it no more."""
-
-    hour: Annotated[int, msgspec.Meta(ge=0, le=10**7)]
-    half_life_s: Annotated[float, msgspec.Meta(gt=0)]
-    items: list[Scored]
-
-
-_decoder = msgspec.json.Decoder(Top)
-
-
 def segment_record(
     partition: int,
     segment: str,
@@ -291,11 +273,6 @@ def segment_record(
             "items": [{"item": item, "score": score} for item, score in top],
         }
     )
-
-
-def read_record(value: bytes) -> Top:
-    """Raises ValueError when bytes are no such record."""
-    return _decoder.decode(value)
 
 
 @dataclass(frozen=True, slots=True)

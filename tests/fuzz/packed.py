@@ -26,8 +26,8 @@ from stream.core.recommend import kernel
 from stream.core.recommend.query import Query
 from stream.core.row_format import PackedRows
 from stream.core.rows import Rows
-from stream.core.segments import Everywhere, read_record, segment_record
-from stream.core.trending import Popularity, merge, top_record
+from stream.core.segments import Everywhere, segment_record
+from stream.core.trending import Popularity, merge, read_top, top_record
 from stream.core.users import Bounds, profile
 from stream.core.users import Rows as Users
 from stream.core.users import pack as pack_table
@@ -187,7 +187,7 @@ def _trending(rng: Random) -> bytes:
 
 
 def _read_trending(value: bytes) -> None:
-    merge([value, top_record(0, "1-1", 493_001, 86_400.0, [("i1", 2.0)])], 20)
+    merge(map(read_top, [value, top_record(0, "1-1", 493_001, 86_400.0, [("i1", 2.0)])]), 20)
 
 
 def _segment(rng: Random) -> bytes:
@@ -196,7 +196,7 @@ def _segment(rng: Random) -> bytes:
 
 
 def _read_segment(value: bytes) -> None:
-    every = Everywhere({"device=a": {0: read_record(value)}}, [("i1", 2.0)])
+    every = Everywhere({"device=a": {0: read_top(value)}}, [("i1", 2.0)])
     every.heaviest()
     scores = [
         score
