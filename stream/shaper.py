@@ -7,6 +7,7 @@ what they remember: the exposure of groups, soft state of the worker.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from stream.core.attribution import Impressions
 from stream.core.items import Items, item_hash
 from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked
+from stream.core.recommend.position import pairs
 from stream.core.slate import exploration, guests
 from stream.core.slate.choose import EXPLORED, PINNED, Chosen, choose
 from stream.core.slate.exposure import Exposure
@@ -55,8 +57,12 @@ class Shaper:
         """How many items to rank for a list, of users of whom it is known what they saw."""
         knobs = self.knobs
         rotates = knobs.rotation < 1 and seen is not None and len(seen.row) > 0
-        chooses = self._prepared.rules or knobs.diversity or len(knobs.bounds) or rotates
-        return max(CANDIDATES, knobs.size) if chooses else knobs.size
+        return max(CANDIDATES, knobs.size) if self._chooses or rotates else knobs.size
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether a step may choose among more than a list holds, whoever it is for."""
+        return bool(self._prepared.rules or self.knobs.diversity or len(self.knobs.bounds))
 
     def facts(self) -> Facts:
         """What is known of items, as it is now."""
@@ -95,7 +101,7 @@ class Shaper:
         context = context_of(told) if self._prepared.rules and told else {}
         slates = Slates(ranked.items, ranked.scores, ranked.strategy, hashes, time_ms, context)
         if seen is not None:
-            slates = self._remember(slates, seen)
+            slates = self._remember(self._cut(slates, seen), seen)
         slates = self._invite(facts, slates, barred)
         chosen = choose(slates, facts, self._prepared, self.knobs, self.exposure)
         self.exposure = chosen.state
@@ -131,27 +137,35 @@ class Shaper:
                 invited = np.concatenate([invited, drawn], axis=1)
         return guests.invite(slates, invited, _EXPLORE, barred)
 
+    def _cut(self, slates: Slates, seen: Impressions) -> Slates:
+        """Who was shown nothing has as many candidates as without the others of the batch."""
+        size = self.knobs.size
+        if self._chooses or slates.items.shape[1] <= size:
+            return slates
+        strange = np.bincount(seen.row, minlength=len(slates)) == 0
+        if not strange.any():
+            return slates
+        out = strange[:, None] & (np.arange(slates.items.shape[1]) >= size)
+        items, scores = np.where(out, np.int32(-1), slates.items), np.where(out, 0, slates.scores)
+        return replace(slates, items=items, scores=scores)
+
     def _remember(self, slates: Slates, seen: Impressions) -> Slates:
         """How often each candidate was shown and not clicked, and when last."""
-        if not len(seen.row):
+        if not len(seen.row) or not len(self._items):
             return slates
-        key = seen.row << 32 | self._items.ids_of_hashes(seen.item)
-        order = key.argsort(kind="stable")
-        wanted = np.arange(len(slates))[:, None] << 32 | slates.items
-        at = order[np.maximum(key[order].searchsorted(wanted, side="right") - 1, 0)]
-        hit = key[at] == wanted
+        key = pairs(seen.row, seen.item)
+        order = key.argsort()
+        hashes = self._items.hashes.take(slates.items, mode="wrap")
+        wanted = pairs(np.arange(len(slates))[:, None], hashes)
+        at = order[np.minimum(key.searchsorted(wanted, sorter=order), len(key) - 1)]
+        hit = (key[at] == wanted) & (slates.items >= 0)
         if not hit.any():
             return slates
         ignored = np.where(seen.clicked > 0, 0, seen.shown).astype(np.float32)
-        return Slates(
-            slates.items,
-            slates.scores,
-            slates.strategy,
-            slates.user,
-            slates.time_ms,
-            slates.context,
-            np.where(hit, ignored[at], np.float32(0)),
-            np.where(hit, seen.last[at] * 1000, 0),
+        return replace(
+            slates,
+            ignored=np.where(hit, ignored[at], np.float32(0)),
+            shown_ms=np.where(hit, seen.last[at] * 1000, 0),
         )
 
 

@@ -9,6 +9,10 @@ import numpy as np
 import orjson
 import pytest
 
+from stream.core.attribution import Impressions
+from stream.core.items import item_hash
+from stream.core.users import Bounds, Rows
+from stream.core.views import STRATEGIES
 from stream.local import LocalWorker, bundle
 from stream.ownership import partition_of
 from stream.settings import Settings
@@ -82,6 +86,10 @@ class Worker(LocalWorker):
                 self.given[GROUPS[item]] += worth
 
     @property
+    def now_ms(self) -> int:
+        return self._now
+
+    @property
     def report(self) -> dict[str, Any]:
         return self.contexts.shopping.lister.report()
 
@@ -140,3 +148,41 @@ async def test_a_worker_tells_what_rules_excluded_and_which_bounds_cannot_be_kep
     assert (core["share"], core["min"], core["max"]) == (0, 0.4, 1)
     # 256 lists' worth may be owed.
     assert core["missed"] == pytest.approx(0.4 - 256 / worker.published, abs=0.01)
+
+
+def shown(row: int, items: list[str]) -> Impressions:
+    """To one user of a batch, twice each, and never clicked."""
+    n = len(items)
+    return Impressions(
+        np.full(n, row),
+        np.array([item_hash(item) for item in items], dtype=np.uint64),
+        np.full(n, START_MS // 1000),
+        np.full(n, 2, dtype=np.uint16),
+        np.zeros(n, dtype=np.uint8),
+        np.arange(n, dtype=np.uint8),
+    )
+
+
+async def test_a_list_is_the_same_whoever_else_gets_one_at_the_time() -> None:
+    worker = await worked([100] * 6)
+    lister, names = worker.contexts.shopping.lister, [f"new-{n}" for n in range(40)]
+    one, rows = Rows.blank(1, Bounds()), Rows.blank(len(names), Bounds())
+    # An hour later, what came in the hour before is young.
+    time_ms = np.full(len(names), worker.now_ms + 3_600_000)
+    alone = [lister.lists([name], one, time_ms[:1], shown(0, [])) for name in names]
+    best = [str(worker.items.names[item]) for item in alone[0].items[0, :5].tolist()]
+    stepped = lister.lists(names[:1], one, time_ms[:1], shown(0, best))
+    assert (stepped.items != alone[0].items).any(), "what was shown and ignored steps back"
+    alone[0] = stepped
+    together = lister.lists(names, rows, time_ms, shown(0, best))
+    assert (together.strategy == STRATEGIES.index("new")).any(), "young items are tried"
+    assert together.items.tolist() == [each.items[0].tolist() for each in alone]
+
+
+async def test_items_that_only_lists_told_of_are_not_remembered() -> None:
+    worker = await worked([50] * 2)
+    known = len(worker.items)
+    rows = Rows.blank(1, Bounds())
+    seen = shown(0, ["nobody", "knows", "i1"])
+    worker.contexts.shopping.lister.lists(["u1"], rows, np.array([worker.now_ms]), seen)
+    assert len(worker.items) == known

@@ -270,6 +270,17 @@ def test_facts_that_change_are_learned() -> None:
     assert prepared.masks[:, :ITEMS].sum() - before == np.count_nonzero(~(OPEN.price[:5] > 50))
 
 
+def test_items_that_come_while_others_change_are_learned() -> None:
+    rule = Rule(when="not price > 10", do="pin", position=1)
+    prepared, whole = Prepared([rule]), Prepared([rule])
+    prepared.reserve(facts_of(ROWS[:60]))
+    prepared.learn(FACTS, np.array([3]))
+    prepared.reserve(FACTS)
+    whole.reserve(FACTS)
+    assert np.array_equal(prepared.masks[:, :ITEMS], whole.masks[:, :ITEMS])
+    assert whole.masks[:, 60:ITEMS].any()
+
+
 def test_what_rules_exclude_or_the_shop_blocks_is_not_listed() -> None:
     chosen = pick(SLATES, [Rule(when="price > 50", do="exclude"), Rule(when="age_days < 20", do="exclude")])
     for user, items in enumerate(lists(SLATES, chosen)):

@@ -31,9 +31,9 @@ def weights(row: I64, item: U64, seen: Impressions, size: int) -> F64:
     found = np.ones(len(row))
     if not len(seen.row) or not len(row):
         return found
-    shown = _pairs(seen.row, seen.item)
+    shown = pairs(seen.row, seen.item)
     order = np.argsort(shown)
-    wanted = _pairs(row, item)
+    wanted = pairs(row, item)
     at = order[np.minimum(np.searchsorted(shown, wanted, sorter=order), len(shown) - 1)]
     held = shown[at] == wanted
     share = (seen.place[at[held]].astype(np.float64) + 1) / size
@@ -41,6 +41,6 @@ def weights(row: I64, item: U64, seen: Impressions, size: int) -> F64:
     return found
 
 
-def _pairs(row: I64, item: U64) -> U64:
+def pairs(row: I64, item: U64) -> U64:
     """User and item as one word: hashes have 64 bits, so two of a batch never meet."""
     return item ^ row.astype(np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15)

@@ -43,10 +43,10 @@ class Prepared:
         """Learn the items that came since."""
         if len(facts) > self._known:
             self.learn(facts, np.arange(self._known, len(facts)))
+            self._known = len(facts)
 
     def learn(self, facts: Facts, items: I32 | I64) -> None:
         """The facts of items [m] are new or have changed. ~20 ns an item and rule, ~1 µs its sketch."""
-        self._known = max(self._known, len(facts))
         if self._fixed or self._diverse:
             self._grow(len(facts))
         if self._fixed:
