@@ -61,7 +61,7 @@ SEGMENTS = (
 
 CODES = 50_000
 """Codes of a pool: with them a campaign still fits into a message of 1 MB."""
-CHOICES = 200
+CHOICES = 256
 """Offers of a campaign."""
 
 
@@ -196,7 +196,7 @@ class Coupon(_Source, frozen=True, kw_only=True):
     per_user: Annotated[int, Meta(ge=1, le=32, description="a whole number from 1 to 32")] = 1
     valid: Duration = Duration(14 * UNITS["d"])
     floor_percent: Percent = 0.0
-    offers: Annotated[tuple[Choice, ...], Meta(max_length=CHOICES, description="at most 200 offers")] = ()
+    offers: Annotated[tuple[Choice, ...], Meta(max_length=CHOICES, description="at most 256 offers")] = ()
 
     def __post_init__(self) -> None:
         if not self.offers:

@@ -11,8 +11,9 @@ offer was redeemed, weighs them. So a choice rests on what stands in the log, an
 
 ``used`` are coupons that u redeemed, ``hoped`` the chances of those he was sent. r is the offer's redemption
 rate by what σ expected, shrunk to the campaign's (Gamma-Poisson, as in `stream.core.propensity`): it is what
-learns; `WEIGHTS` stay. They are the logistic regression of `stream.core.propensity` with these features on
-Complete Journey's campaigns that were over before 2017-08-01.
+learns; what was given and cannot have been redeemed yet counts as not redeemed. `WEIGHTS` stay: they are the
+logistic regression of `stream.core.propensity` with these features on Complete Journey's campaigns that were
+over before 2017-08-01.
 """
 
 from __future__ import annotations
