@@ -274,6 +274,37 @@ def test_states_are_bounded() -> None:
     assert Touches.unpack(state.pack()) == state
 
 
+SHOW = "{} | show l{} | A{}"
+
+
+@pytest.mark.parametrize(
+    ("clicked", "more", "kept"),
+    [
+        ({}, 4, [4, 5, 6, 7, 8, 9, 10, 11]),
+        ({0: 8}, 4, [0, 5, 6, 7, 8, 9, 10, 11]),
+        ({0: 8, 3: 8, 7: 8}, 4, [0, 3, 6, 7, 8, 9, 10, 11]),
+        ({0: 8, 1: 8, 2: 8, 3: 8, 4: 8}, 4, [1, 2, 3, 4, 8, 9, 10, 11]),
+        ({0: 8, 1: 8}, 80, [80, 81, 82, 83, 84, 85, 86, 87]),
+        ({0: 8, 1: 8 + 20}, 80, [1, 81, 82, 83, 84, 85, 86, 87]),
+    ],
+)
+def test_a_list_that_was_clicked_is_kept_beside_the_newest(
+    clicked: dict[int, int], more: int, kept: list[int]
+) -> None:
+    """Eight lists, then clicks on some of them at hours 8 and 28, then more lists, one an hour."""
+    happened = [row(SHOW.format(0.01 * n, f"{n}", n)) for n in range(8)]
+    happened += [row(f"{hour} | click l{n} | A{n}") for n, hour in clicked.items()]
+    happened += [row(SHOW.format(8 + n, 8 + n, 8 + n)) for n in range(more)]
+    state = attribute(RULES, {}, {"ann": happened}).states["ann"]
+    assert [held.items[0] for held in state.lists] == [item_hash(f"A{n}") for n in kept]
+
+
+def test_who_browses_on_after_a_click_and_then_buys_is_a_conversion() -> None:
+    shows = [row(SHOW.format(1 + 0.1 * n, n, n)) for n in range(1, 30)]
+    log = [row(SHOW.format(0, 0, 0)), row("1 | click l0 | A0"), *shows, row("5 | buy o | A0 @2")]
+    assert summed(attribute(RULES, {}, {"ann": log}).counts)["clicked_revenue"] == 200
+
+
 def test_bytes_of_another_format_are_refused() -> None:
     assert Touches.unpack(None) == NOTHING and NOTHING.pack() == b""
     for data in (b"\x91\x02", b"\xff", msgspec.msgpack.encode([1, "", "", 0, [], [], b"xyz"])):

@@ -1,6 +1,7 @@
 """What lists bring about: impressions, clicks, conversions and revenue, attributed to the lists shown. Pure.
 
-Of each user the newest lists that were shown are kept, as `recommendation_shown` told them. The rules:
+Of each user the newest lists that were shown are kept, and older ones that he clicked, as
+`recommendation_shown` told them. The rules:
 
 * An **impression** is an item in a list, once for each list: the same list told again adds only the items it
   did not have. Of a list the first 64 items count.
@@ -46,7 +47,7 @@ U16 = NDArray[np.uint16]
 U8 = NDArray[np.uint8]
 
 LISTS = 8
-"""Lists kept a user; the one not shown for longest leaves first."""
+"""Lists kept a user: the newest half of them, and before those rather lists that were clicked."""
 LIST_ITEMS = 64
 """Items of a list that count."""
 BOUGHT = 32
@@ -468,7 +469,19 @@ class _Passage:
             self._count(told.time, old.arm, strategy, "impressions", n)
         time = max(told.time, old.time)
         self.lists.append(Shown(identity, time, old.arm, items, strategies, old.clicks))
-        del self.lists[:-LISTS]
+        if len(self.lists) > LISTS:
+            del self.lists[self._least(told.time)]
+
+    def _least(self, time: int) -> int:
+        """The list to give up: before the newest half the first without a click that counts, else the first.
+
+        Whoever browses on after a click is shown more lists than are kept, and buys what he clicked later.
+        """
+        oldest = enumerate(self.lists[: -LISTS // 2])
+        idle = (
+            at for at, held in oldest if time - max(held.clicks.values(), default=0) > self.rules.window_ms
+        )
+        return next(idle, 0)
 
     def _expose(self) -> None:
         """The first list in an experiment makes the user one of its users."""
