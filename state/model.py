@@ -5,24 +5,23 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, replace
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Put:
+
+class Put(msgspec.Struct, frozen=True):
     """Set a key to bytes."""
 
     key: str
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Remove a key."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class PutField:
+class PutField(msgspec.Struct, frozen=True):
     """Set a field of a hash."""
 
     key: str
@@ -30,8 +29,7 @@ class PutField:
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteField:
+class DeleteField(msgspec.Struct, frozen=True):
     """Remove a field of a hash."""
 
     key: str
@@ -41,8 +39,7 @@ class DeleteField:
 Write = Put | Delete | PutField | DeleteField
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """A public answer. It replaces only an older one: ``value`` starts with ``{"version":"<version>"``.
 
     ``expires_s`` > 0 makes a tombstone that ends by itself.

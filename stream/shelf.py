@@ -28,6 +28,7 @@ from stream.core.plan import LEAD_MS, Plan
 from stream.core.ranking import nearest
 from stream.core.recommend.trend import SEGMENTS, Trends
 from stream.core.rows import Rows
+from stream.core.runs import starts
 from stream.core.trending import HOURS, Popularity, top_record
 from stream.core.usual import last_year, per_day, steady
 from stream.core.vectors import quantised
@@ -224,8 +225,8 @@ class Shelf:
         fresh = entries.source > last
         if len(fresh):
             self.meta.senders[sender] = max(last, int(entries.source[-1]))
-        self.meta.segments += len(np.unique(entries.source))
-        self.meta.repeats += len(np.unique(entries.source[~fresh]))
+        self.meta.segments += len(starts(entries.source))
+        self.meta.repeats += len(starts(entries.source[~fresh]))
         return entries if fresh.all() else entries.take(fresh)
 
     def _unheard(self, sender: int, interests: Sequence[Interest]) -> list[Interest]:

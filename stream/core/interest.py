@@ -24,6 +24,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.runs import lengths
 from stream.core.weights import PERIOD, SPAN, WEIGHT_BITS, Decay, gap_table
 
 Bool = NDArray[np.bool_]
@@ -78,7 +79,7 @@ class Interest:
     @property
     def length(self) -> I64:
         """Entries a user: [U]."""
-        return np.diff(self.start)
+        return self.start[1:] - self.start[:-1]
 
     @property
     def row(self) -> I64:
@@ -158,7 +159,7 @@ def add(
 def cut(users: Interest, rows: I64) -> Interest:
     """The users with the K heaviest entries of those in ``rows`` [n]; equal weights: the smaller hashes."""
     which, start = _spans(users.start, rows)
-    of = np.repeat(np.arange(len(rows)), np.diff(start))
+    of = np.repeat(np.arange(len(rows)), start[1:] - start[:-1])
     # Stable, and entries stand by hash.
     order = np.lexsort((-users.weight[which], of))
     rank = np.arange(len(which)) - start[of]
@@ -241,7 +242,7 @@ def _plan(
     count = np.bincount(user, minlength=users)
     ordinal = np.arange(len(first)) - (np.cumsum(count) - count)[user]
     before = old.added[user] + first - (np.cumsum(lines) - lines)[user]
-    after = before + np.diff(first, append=n)
+    after = before + lengths(first, n)
     base = _bases(old, user, period[first], ordinal)
     # Who stays below the bound is never cut, wherever multiples fall.
     near = old.length + np.bincount(row[order[fresh]], minlength=users) > old.keep

@@ -27,6 +27,7 @@ from fnmatch import translate
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.runs import begins
 from stream.core.users import Rows
 from stream.settings import Settings
 
@@ -82,10 +83,10 @@ def judge(
     counts = np.ones(len(user), dtype=np.bool_)
     rate = rows.rate
     if noise.most:
-        begins = np.diff(event, prepend=-1) > 0
-        first = np.flatnonzero(begins)
+        new = begins(event)
+        first = np.flatnonzero(new)
         fast, rate = _bots(noise, rate, user[first], time_ms[first])
-        counts = ~fast[np.cumsum(begins) - 1]
+        counts = ~fast[np.cumsum(new) - 1]
     if noise.repeat_s:
         at = np.flatnonzero(counts)
         second = time_ms // 1000

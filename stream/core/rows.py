@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stream.core import row_format
 from stream.core.items import Items
 from stream.core.row_format import PackedRows
+from stream.core.runs import lengths, starts
 from stream.core.weights import PERIOD, SPAN, WEIGHT_BITS
 
 Bool = NDArray[np.bool_]
@@ -238,7 +239,7 @@ class Rows:
         added, and one older than the base it meets is shifted singly.
         """
         order = np.argsort(slots, kind="stable")
-        row, first = slots[order], _runs(slots[order])
+        row, first = slots[order], starts(slots[order])
         newest = period[order]
         newest = np.maximum(newest, self._base[row] + SPAN - 1)
         low, rank = newest.min(), np.cumsum(np.bincount(first, minlength=len(row)))
@@ -247,7 +248,7 @@ class Rows:
         before[first] = self._base[row[first]] + SPAN - 1
         moves = newest - before
         moved = np.cumsum(moves > 0)
-        stage = moved - np.repeat(moved[first] - (moves[first] > 0), np.diff(first, append=len(row)))
+        stage = moved - np.repeat(moved[first] - (moves[first] > 0), lengths(first, len(row)))
         for number in range(int(stage.max()) + 1):
             part = np.flatnonzero(stage == number)
             moving = part[moves[part] > 0]
@@ -270,14 +271,14 @@ class Rows:
         key, weight = key[order], weight[order]
         slots = key >> ID_BITS
         self._add_sums(slots, weight, backward[order], time[order])
-        first = _runs(key)
+        first = starts(key)
         if len(first) < len(key):
             key, weight, slots = key[first], np.add.reduceat(weight, first), slots[first]
         self._merge(slots, key, self._capped(weight))
 
     def _add_sums(self, slots: I64, weight: I64, backward: Bool, time: I64) -> None:
         """Row sums and newest times; entries are sorted by row."""
-        first = _runs(slots)
+        first = starts(slots)
         rows = slots[first]
         behind = np.add.reduceat(weight * backward, first)
         self._sums[rows, 0] += np.add.reduceat(weight, first) - behind
@@ -293,13 +294,13 @@ class Rows:
 
     def _merge(self, slots: I64, key: I64, weight: I64) -> None:
         """Add distinct, sorted keys [m] (slot | code) to the tables; cut rows that grew too long."""
-        first = _runs(slots)
-        counts = np.diff(first, append=len(key))
+        first = starts(slots)
+        counts = lengths(first, len(key))
         if counts.max() > _BURST:
             wide = np.repeat(counts > _BURST, counts)
             self._rebuild(slots[first[counts > _BURST]], key[wide], weight[wide])
             slots, key, weight = slots[~wide], key[~wide], weight[~wide]
-            first = _runs(slots)
+            first = starts(slots)
         for start in range(0, len(key), _CHUNK):
             self._insert(key[start : start + _CHUNK], weight[start : start + _CHUNK])
         touched = slots[first]
@@ -382,12 +383,12 @@ class Rows:
         key = np.concatenate([key, slots[at // SLOTS] << ID_BITS | (old & _ID_MASK).view(np.int64)])
         weight = np.concatenate([weight, (old >> _ID_SHIFT).view(np.int64)])
         order = np.argsort(key)
-        first = _runs(key[order])
+        first = starts(key[order])
         key, weight = key[order][first], self._capped(np.add.reduceat(weight[order], first))
         row = key >> ID_BITS
         hashes = self._hash_of(key.view(np.uint64))
         order = np.lexsort((hashes, -weight, row))
-        count = np.diff(_runs(row), append=len(row))
+        count = lengths(starts(row), len(row))
         long = count > MOST_PAIRS
         light = (_rank_in_run(row) >= self._max_pairs) | (weight[order] == 0)
         kept = np.sort(order[~(light & np.repeat(long, count))])
@@ -541,14 +542,6 @@ def _largest(words: U64, n: int) -> U64:
     best = np.maximum(halves[:, 0, half - n :], halves[:, 1, half - n :][:, ::-1])
     best.sort(axis=1)
     return best
-
-
-def _runs(values: I64 | I32) -> I64:
-    """Where each run of equal values [n] begins."""
-    begins = np.empty(len(values), dtype=np.bool_)
-    begins[:1] = True
-    np.not_equal(values[1:], values[:-1], out=begins[1:])
-    return np.flatnonzero(begins)
 
 
 def _rank_in_run(values: I64) -> I64:

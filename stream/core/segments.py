@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from state.segments import BANDS, TEXTS, name_of, parse, value_of
 from stream.core.items import Items, item_hash
+from stream.core.runs import begins, lengths
 from stream.core.trending import Top
 from stream.core.weights import TYPE_BITS
 
@@ -172,7 +173,7 @@ class Segments:
 
     def _cut_items(self) -> None:
         first = np.unique(self._key >> 32, return_index=True)[1]
-        length = np.diff(first, append=len(self._key))
+        length = lengths(first, len(self._key))
         long = length > ITEMS + ITEMS // 2
         if long.any():
             held = np.repeat(~long, length)
@@ -194,11 +195,12 @@ class Segments:
         """Of counts ``at`` [m] (ascending) the ``n`` greatest of each segment: [k], in no order that means
         anything; to the precision of float32."""
         slot = self._key[at] >> 32
-        begins = np.flatnonzero(np.diff(slot, prepend=-1))
-        number = np.cumsum(np.diff(slot, prepend=-1) > 0) - 1
+        new = begins(slot)
+        first = np.flatnonzero(new)
+        number = np.cumsum(new) - 1
         words = ~self._weight[at].astype(np.float32).view(np.uint32)
         order = np.argsort(number << 32 | words)
-        rank = np.arange(len(at)) - np.repeat(begins, np.diff(begins, append=len(at)))
+        rank = np.arange(len(at)) - np.repeat(first, lengths(first, len(at)))
         return at[order[rank < n]]
 
     # What is told

@@ -26,6 +26,7 @@ from stream.core.notices import Notice
 from stream.core.offers import Ask
 from stream.core.pairs import Pairs, window_pairs
 from stream.core.rfm import Ranks, Shift
+from stream.core.runs import lengths, starts
 from stream.core.users import Rows, advance, fresh, joined, tail
 from stream.core.watchers import Interest
 from stream.core.weights import Decay, apply, gap_table
@@ -178,8 +179,8 @@ def _rounds(columns: Columns, user: I64) -> I64:
         return rounds
     order = np.argsort(user, kind="stable")
     before: I64 = np.cumsum(ends[order]) - ends[order]
-    first = np.flatnonzero(np.diff(user[order], prepend=-2))
-    rounds[order] = before - np.repeat(before[first], np.diff(first, append=len(order)))
+    first = starts(user[order])
+    rounds[order] = before - np.repeat(before[first], lengths(first, len(order)))
     return rounds
 
 
@@ -190,7 +191,7 @@ def _watermarks(before: int, columns: Columns, lateness_ms: int) -> I64:
 
 
 def _raised(before: int, after: I64) -> int | None:
-    raised = np.flatnonzero(np.diff(after, prepend=before) > 0)
+    raised = starts(np.append(before, after))[1:] - 1
     return int(raised[-1]) if len(raised) else None
 
 
