@@ -121,11 +121,14 @@ class Worker:
         self.local = LocalWorker(self.settings, b"key")
         self.offsets: dict[tuple[str, int], int] = {}
 
-    async def start(self, catalog: Mapping[str, Mapping[str, Any]]) -> None:
+    async def start(
+        self, catalog: Mapping[str, Mapping[str, Any]], vectors: Mapping[str, list[float]] | None = None
+    ) -> None:
         """Own all partitions, and know what the catalogue says."""
         await self.local.take()
-        for name, attributes in catalog.items():
-            item = {"type": "item", "item": name, "attributes": attributes}
+        told = {name: {"attributes": attributes} for name, attributes in catalog.items()}
+        for name, fields in (told | {name: {"vector": one} for name, one in (vectors or {}).items()}).items():
+            item = {"type": "item", "item": name, **fields}
             shelf = self.local.shelves[partition_of(name, 2)]
             await shelf.handle([bundle(*self._record(CATALOG.name, name, item))])
         await self.settle()
@@ -205,6 +208,16 @@ async def test_answers_count_less_with_every_item_and_then_no_more() -> None:
     assert shares[0] == max(shares) and shares[-2] > 0 == shares[-1]
     # Of the five items he looked at three are different, and three are looked at.
     np.testing.assert_allclose(told, told[0] * 0.8 ** np.array([0, 1, 2, 3, 3, np.inf]), rtol=1e-6)
+
+
+async def test_given_vectors_alone_make_a_list_at_once() -> None:
+    near = {f"near{n}": [1.0, 0.1 * n, 0.0] for n in range(4)}
+    worker = Worker(components=["content"])
+    await worker.start({}, near | {f"far{n}": [0.0, 0.0, 1.0 + n] for n in range(4)})
+    await worker.send("ann", "view_item", item="near0")
+    found = worker.list_of("ann")
+    assert [line["item"] for line in found] == ["near1", "near2", "near3"]
+    assert {(line["strategy"], *line["because"]) for line in found} == {("content", "near0")}
 
 
 async def test_who_is_forgotten_has_said_nothing() -> None:

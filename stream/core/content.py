@@ -168,7 +168,8 @@ class Content:
 
     ``tokens`` [cap, T] int32 local token ids, 0 (none) behind the last, ``weights`` [cap, T] as in the
     records; T is the most that any item has, so that a catalogue of a few attributes is scored at the cost of
-    these. 12·T + 16 bytes an item, T ≤ 24, and its vector.
+    these. 12·T + 16 bytes an item, T ≤ 24, and its vector. ``known`` is the number of items with tokens or a
+    vector.
     """
 
     def __init__(self, items: Items) -> None:
@@ -177,7 +178,7 @@ class Content:
         self.vectors = Vectors()
         self.tokens: I32 = np.zeros((0, 1), dtype=np.int32)
         self.weights: F32 = np.zeros((0, 1), dtype=np.float32)
-        self.known = 0
+        self.known = self._worded = 0
         self._units: F32 = np.zeros((0, 1), dtype=np.float32)
         self._mark: U64 = np.zeros(0, dtype=np.uint64)
         self._idf: F32 = np.zeros(0, dtype=np.float32)
@@ -214,8 +215,8 @@ class Content:
         self._mark[at] = mark[changed]
         self._count(at, -1)
         self._write(at, tokens[changed], weights[changed])
-        self._count(at, 1)
         self.vectors.learn(at, dims[changed], vectors[changed])
+        self._count(at, 1)
         self._changed.append(at)
         self._unindexed = np.union1d(self._unindexed, at).astype(np.int32)
         return at
@@ -223,7 +224,8 @@ class Content:
     def _count(self, at: I32, by: int) -> None:
         held = self.weights[at] > 0
         np.add.at(self.vocabulary.df, self.tokens[at][held], by)
-        self.known += by * int(np.count_nonzero(held[:, 0]))
+        self._worded += by * int(np.count_nonzero(held[:, 0]))
+        self.known += by * int(np.count_nonzero(self.described(at)))
 
     def _write(self, at: I32, tokens: U32, weights: F32) -> None:
         width = min(int(np.count_nonzero(weights > 0, axis=1).max(initial=1)), weights.shape[1])
@@ -246,7 +248,7 @@ class Content:
         """
         if self._changed:
             changed, self._changed = np.unique(np.concatenate(self._changed)), []
-            idf = _idf(self.known, self.vocabulary.df[: len(self.vocabulary)])
+            idf = _idf(self._worded, self.vocabulary.df[: len(self.vocabulary)])
             # Tokens that are new are those of changed items only.
             moved = np.zeros(len(idf), dtype=np.bool_)
             moved[: len(self._idf)] = idf[: len(self._idf)] != self._idf
