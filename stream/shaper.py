@@ -21,7 +21,7 @@ from stream.core.recommend.position import pairs
 from stream.core.slate import exploration, guests
 from stream.core.slate.choose import EXPLORED, PINNED, Chosen, choose
 from stream.core.slate.exposure import Exposure
-from stream.core.slate.facts import Facts, Slates, context_of, picked
+from stream.core.slate.facts import Facts, Slates, context_of, flat
 from stream.core.slate.knobs import Knobs
 from stream.core.slate.prepared import Prepared
 from stream.core.views import STRATEGIES
@@ -171,15 +171,13 @@ class Shaper:
 
 def _listed(ranked: Ranked, slates: Slates, chosen: Chosen) -> Ranked:
     """The chosen candidates of slates, which are those ranked and, behind them, guests."""
-    at = chosen.positions
-    own = ranked.items.shape[1]
-    because = picked(ranked.because, np.minimum(at, own - 1))
-    strategy = picked(slates.strategy, at)
-    items, scores = picked(slates.items, at), picked(slates.scores, at)
-    none = at < 0
+    own, wide, column = ranked.items.shape[1], slates.items.shape[1], chosen.positions
+    at, none = flat(column, wide), column < 0
+    items, scores, strategy = slates.items.take(at), slates.scores.take(at), slates.strategy.take(at)
+    because = ranked.because.take(at if own == wide else flat(np.minimum(column, own - 1), own))
     if none.any():
         items[none], scores[none], strategy[none] = -1, 0, 0
-    because[none | (at >= own)] = -1
+    because[none | (column >= own)] = -1
     if chosen.why.any():
         strategy[(chosen.why & EXPLORED) > 0] = _EXPLORE
         strategy[(chosen.why & PINNED) > 0] = _PIN

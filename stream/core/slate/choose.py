@@ -115,17 +115,8 @@ def _idle(work: _Work) -> bool:
         and (knobs.rotation == 1 or work.slates.ignored is None)
         and work.live.shape[1] >= size
         and bool((work.live[:, :size] & (work.scores[:, :size] > 0)).all())
-        and not (knobs.explore_share and _young(work, size).any())
+        and not (knobs.explore_share and work.live[:, size:].any())
     )
-
-
-def _young(work: _Work, begin: int = 0) -> Bool:
-    """Candidates from a column on that may be tried."""
-    slates, live = work.slates, work.live[:, begin:]
-    if not live.any():
-        return live
-    items, time_ms = slates.items[:, begin:], slates.time_ms[:, None]
-    return live & exploration.young(work.facts, items, time_ms, work.knobs.explore_days)
 
 
 def _back(place: I64, chosen: I32) -> I32:
@@ -209,12 +200,12 @@ def _explored(work: _Work, reserved: I32) -> I32:
     slates, facts, knobs = work.slates, work.facts, work.knobs
     if not knobs.explore_share:
         return reserved
-    able = _young(work) & ~work.drawn
-    if not able.any():
-        return reserved
-    ranked = work.live & (work.scores > 0) & ~work.drawn
+    free = work.live & ~work.drawn
+    ranked = free & (work.scores > 0)
     listed = ranked & (ranked.cumsum(axis=1) <= knobs.size)
-    able &= ~listed
+    able = free & ~listed
+    if able.any():
+        able &= exploration.young(facts, slates.items, slates.time_ms[:, None], knobs.explore_days)
     if not able.any():
         return reserved
     wanted = exploration.counts(slates, knobs.explore_share, knobs.size)

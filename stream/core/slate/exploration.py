@@ -73,13 +73,20 @@ def _keys(facts: Facts, slates: Slates, row: I64, column: I64, listed: Bool) -> 
     """Keys of candidates ``row``, ``column`` [n]: the greatest are drawn."""
     item = slates.items[row, column]
     lot = uniform(mix(facts.hashes[item], slates.user[row], _day(slates)[row], _ITEM))
-    first = (~listed).argsort(axis=1, kind="stable")[:, :_LOOKED_AT]
-    among = np.where(picked(listed, first), facts.category[picked(slates.items, first)], np.uint64(0))
     category = facts.category[item]
-    kin = (among[row] == category[:, None]).any(axis=1) & (category > 0)
+    among = _looked_at(facts, slates.items, listed)[row]
+    kin = (among == category[:, None]).any(axis=1) & (category > 0)
     weight = np.where(kin, 1 + _KIN, 1.0) / (1 + facts.popularity[item])
     keys: F64 = lot ** (1 / weight)
     return keys
+
+
+def _looked_at(facts: Facts, items: I32, listed: Bool) -> U64:
+    """The categories of each list's first eight items: [U, ≤ 8]."""
+    if listed[:, :_LOOKED_AT].all():
+        return facts.category[items[:, :_LOOKED_AT]]
+    first = (~listed).argsort(axis=1, kind="stable")[:, :_LOOKED_AT]
+    return np.where(picked(listed, first), facts.category[picked(items, first)], np.uint64(0))
 
 
 def places(slates: Slates, size: int, free: Bool, drawn: int) -> I32:

@@ -99,8 +99,13 @@ def _text_hash(text: str) -> int:
 
 def picked(values: NDArray[T], column: I32 | I64) -> NDArray[T]:
     """Values [U, N] at columns [U, n]; of −1 anything."""
-    begin = np.arange(len(values))[:, None] * values.shape[1]
-    found: NDArray[T] = values.take(begin + np.maximum(column, 0))
+    found: NDArray[T] = values.take(flat(column, values.shape[1]))
+    return found
+
+
+def flat(column: I32 | I64, width: int) -> I64:
+    """Where columns [U, n] of a matrix [U, width] are in memory; of −1 somewhere in the row."""
+    found: I64 = np.arange(len(column))[:, None] * width + np.maximum(column, 0)
     return found
 
 

@@ -48,7 +48,7 @@ def within(quotas: Sequence[Quota], live: Bool, first: Bool) -> Bool:
     for column in np.flatnonzero(able.any(axis=1)).tolist():
         places = at[column]
         room = left.take(places)
-        able[column] &= room.min(axis=0) > 0
+        able[column] &= np.minimum.reduce(room) > 0
         room -= able[column]
         left[places] = room
     taken |= able.T
