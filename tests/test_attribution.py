@@ -147,6 +147,14 @@ SCENARIOS: dict[str, tuple[str, dict[str, int]]] = {
         {"lists": 2, "impressions": 2, "clicks": 1, "clickers": 1},
     ),
     "a click too late": ("0 | show l | A\n73 | click l | A", {"impressions": 1, "strays": 1}),
+    "an order told again after it was taken back": (
+        """0 | show l | A
+           1 | buy o | A @1
+           2 | back o |
+           3 | buy o | A @1
+           4 | back o | A""",
+        {"impressions": 1, "viewed": 1, "viewed_revenue": 100, "refunded": 100, "buyers": 1},
+    ),
     "an order told twice": (
         """0 | show l | A
            1 | buy o | A @2
@@ -390,7 +398,7 @@ class Oracle:
                 self.once("clickers")
 
     def purchase(self, k: int, e: Told) -> None:
-        had = {(line["order"], line["item"]) for line in self.attributed if line["quantity"]}
+        had = {(line["order"], line["item"]) for line in self.attributed}
         lists, clicks = self.lists(k), self.clicks(k)
         for line in e.event.lines():
             held = {n: h for n, h in lists.items() if line.item in h["items"]}

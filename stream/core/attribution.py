@@ -51,7 +51,7 @@ LISTS = 8
 LIST_ITEMS = 64
 """Items of a list that count."""
 BOUGHT = 32
-"""Attributed lines kept a user, for refunds and purchases told twice."""
+"""Attributed lines kept a user, for refunds and purchases told twice: taken back or not."""
 SEEN = 64
 """Items kept a user of which it is known how often they were shown."""
 DAYS = 32
@@ -589,17 +589,16 @@ class _Passage:
             found = [
                 at
                 for at, held in enumerate(self.bought)
-                if held.item == item and (not order or held.order == order)
+                if held.item == item and held.quantity and (not order or held.order == order)
             ]
             if found:
                 self._refund(told.time, found[-1], line)
-        self.bought = [line for line in self.bought if line.quantity]
 
     def _refund_order(self, told: Told, order: int) -> None:
         """All of an order, or as much of it as the refund is worth."""
         left = None if told.event.value is None else _cents(told.event.value)
         for at, held in enumerate(self.bought):
-            if held.order == order:
+            if held.order == order and held.quantity:
                 cents = held.cents if left is None else min(left, held.cents)
                 left = None if left is None else left - cents
                 self._refund(told.time, at, _Line(held.quantity if cents == held.cents else 0, cents))
