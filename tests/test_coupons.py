@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import msgspec
@@ -338,24 +339,30 @@ def test_the_ledger_is_told_what_becomes_of_a_coupon() -> None:
 # However slow the mail is, and in whatever order it comes
 
 TWO = [
-    {"pool": name, "codes": [f"{name}-{n}" for n in range(4)], "value": 1, "items": [name.upper()]}
+    {"pool": name, "codes": [f"{name}-{n}" for n in range(9)], "value": 1, "items": [name.upper()]}
     for name in "ab"
 ]
 SLOW = campaign(
     "abandoned-cart",
     **{
         **GIVES,
+        "steps": ["5m"],
         "coupon": {"offers": TWO, "per_user": 32},
         "rest": "1h",
         "expires": "9d",
-        "budget": {"coupons": 7},
+        "budget": {"coupons": 16},
     },
 )
-WHAT = ["add A", "add B", "buy A", "forget", *["clock"] * 4, "evening", "morning"]
-WHAT += [f"{whose} to {to}" for whose in ("one", "all") for to in ("ledger", "user") * 2]
-CLOCK = {"evening": 19 * 60 + 40, "morning": 9 * 60}
+WHAT = ["add A", "add B", "buy A", "refuse", "consent", "forget", *["clock"] * 4, "evening", "morning"]
+WHAT += [f"{whose} to {to}" for whose in ("one", "all", "all") for to in ("ledger", "user") * 2]
+CLOCK = {"evening": 20 * 60 + 30, "morning": 9 * 60}
 USERS = ("ann", "bob", "cleo")
-TURNS = st.tuples(st.sampled_from(WHAT), st.sampled_from(USERS), st.sampled_from([10, 20, 30, 45]))
+
+
+def turns_of(seed: int) -> list[tuple[str, str, int]]:
+    """Drawn evenly: Hypothesis' own lists repeat themselves, and rarely come to what takes many turns."""
+    draw = Random(seed)
+    return [(draw.choice(WHAT), draw.choice(USERS), draw.choice([5, 15, 30, 45])) for _ in range(200)]
 
 
 class Slow:
@@ -378,7 +385,8 @@ class Slow:
         whose, _, to = what.partition(" to ")
         if to:
             for each in USERS if whose == "all" else [user]:
-                self.deliver(each, to_ledger=to == "ledger")
+                for _ in range(1 if whose == "one" else 9):
+                    self.deliver(each, to_ledger=to == "ledger")
             return
         if what in CLOCK:  # the next one
             minutes, what = (CLOCK[what] - self.minute) % (24 * 60) or 24 * 60, "clock"
@@ -427,7 +435,7 @@ class Slow:
         assert len(held) == len(dict(held)), "a code is granted twice"
         kept = {(code, user) for code, user in self.shown.items() if code not in self.forgotten}
         assert kept <= set(held), "what a user was shown is his"
-        assert self.pool.issued <= 7
+        assert self.pool.issued <= 16
         for shelf in self.pool.shelves.values():
             assert shelf.next - len(shelf.free) == shelf.issued, "a code is lost"
 
@@ -454,8 +462,8 @@ def slow_mail(turns: list[tuple[str, str, int]]) -> None:
     world.end()
 
 
-SOME = st.lists(TURNS, min_size=150, max_size=200)
-some_mail = settings(max_examples=40)(given(SOME)(slow_mail))
+SOME = st.integers(0, 2**32 - 1).map(turns_of)
+some_mail = settings(max_examples=25)(given(SOME)(slow_mail))
 
 
 def test_no_code_is_granted_twice_or_lost_however_slow_the_mail() -> None:
@@ -515,7 +523,7 @@ BUGS: list[tuple[Any, list[tuple[Any, str]]]] = [
 def test_the_law_of_slow_mail_finds_bugs(bug: Any, places: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for where, name in places:
         monkeypatch.setattr(where, name, bug)
-    search = settings(max_examples=300, phases=[Phase.generate], report_multiple_bugs=False)
+    search = settings(max_examples=150, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises(AssertionError):
         search(given(SOME)(slow_mail))()
 
