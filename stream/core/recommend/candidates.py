@@ -180,7 +180,7 @@ class Candidates:
 
     def reaching(self, scores: F32, size: int) -> tuple[I64, I64]:
         """Rows [n], candidates [n] whose scores [J] > 0 reach their user's size-th best; more if tied."""
-        counts = np.diff(self.start)
+        counts = self.start[1:] - self.start[:-1]
         wide = np.zeros((self.users, int(counts.max(initial=0))), dtype=np.float32)
         wide[np.arange(wide.shape[1]) < counts[:, None]] = scores
         row, place = np.divmod(reaching(wide.view(np.int32), size), max(wide.shape[1], 1))

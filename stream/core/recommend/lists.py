@@ -233,5 +233,8 @@ def best(found: Candidates, scores: F32, hashes: U64, size: int) -> tuple[I64, I
 
 
 def _chunks(query: Query) -> Iterator[tuple[int, Query]]:
+    if 0 < len(query) <= CHUNK:
+        yield 0, query
+        return
     for low in range(0, len(query), CHUNK):
         yield low, query.take(slice(low, low + CHUNK))

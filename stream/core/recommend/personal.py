@@ -117,7 +117,7 @@ class _Own:
         age, count = np.log(1 + self.age), np.log(self.count)
         minutes = np.log(1 + self.seconds / 60)
         due = np.log((self.seconds / 60 + _HOUR_MIN) / (self.gap / 60 + _HOUR_MIN))
-        due = np.clip(due, -_MOST_LOG, _MOST_LOG) * (count > 0)
+        due = np.minimum(np.maximum(due, -_MOST_LOG), _MOST_LOG) * (count > 0)
         events = np.log1p(self.interest.events).astype(np.float32)
         columns = (
             1, self.age == 0, count, count**2, age, age**2, count * age, minutes, minutes**2 / 10,
