@@ -33,7 +33,7 @@ from stream.follower import Follower
 from stream.health import Health, Inside, Trouble
 from stream.kafka import KafkaLog, KafkaSender
 from stream.refresh import keep_fresh
-from stream.runner import Runner
+from stream.runner import Precedence, Runner
 from stream.settings import Settings
 from stream.shelf import Shelf
 from stream.shopper import Shopper
@@ -118,6 +118,7 @@ class Worker:
         self.ready = asyncio.Event()
         self.state = "starting"
         self._taking: Runner | None = None
+        self._precedence = Precedence()
         self._lists: Callable[[], Mapping[str, Any]] = dict
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._endings: list[Callable[[], Awaitable[object]]] = []
@@ -334,7 +335,7 @@ class Worker:
         async for event in stream.events():
             runner = self.runners.get(f"{side}{bundle_of(event).partition}")
             if runner is not None:
-                if isinstance(runner.side, Shopper):
+                if isinstance(runner.side, Shopper) and not runner.at_work:
                     runner.side.expect()
                 await runner.put(event)
 
@@ -397,6 +398,8 @@ class Worker:
             pulse_s=0.1 if name[0] == "u" else min(settings.publish_s, settings.checkpoint_s) / 2,
             reread=self._reread,
             fatal=self.fail,
+            precedence=self._precedence,
+            first=name[0] == "u",
         )
         self._taking = runner
         if await runner.retake():

@@ -7,7 +7,8 @@ partition taken anew; what cannot pass ends the process with a clear message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
@@ -30,6 +31,8 @@ SEEK_AGAIN_S = 5.0
 """After a seek, what Faust held before it comes first, and is a gap still; if this long, seek again."""
 _PUT_S = 0.5
 BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+GIVE_WAY_S = 0.05
+"""Longest wait of item partitions for users' partitions: their lists may be later, but not for ever."""
 
 
 class Side(Protocol):
@@ -47,8 +50,41 @@ class Side(Protocol):
         """What is due without input; ``busy``: more waits. True: all handled so far is stored and sent."""
 
 
+class Precedence:
+    """Who goes first in a worker: partitions of users, while they have something to do.
+
+    On its way to store and broker a batch waits for many turns of the event loop, in each of which the item
+    side would do a piece of its work: messages took 1.5 times as long at 1,000 events/s.
+    """
+
+    def __init__(self) -> None:
+        self._ahead: set[Hashable] = set()
+        self._free = asyncio.Event()
+        self._free.set()
+
+    def take(self, who: Hashable) -> None:
+        """Somebody who goes first has something to do."""
+        self._ahead.add(who)
+        self._free.clear()
+
+    def leave(self, who: Hashable) -> None:
+        """He has done it."""
+        self._ahead.discard(who)
+        if not self._ahead:
+            self._free.set()
+
+    async def give_way(self) -> None:
+        """Return when nobody is ahead, or after `GIVE_WAY_S`."""
+        if self._ahead:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._free.wait(), GIVE_WAY_S)
+
+
 class Runner:
-    """One partition's task. ``events`` are acknowledged in order, after the store has them."""
+    """One partition's task. Events are acknowledged in order, after the store has them.
+
+    By ``precedence``, partitions that are ``first`` go before the others.
+    """
 
     def __init__(
         self,
@@ -59,16 +95,20 @@ class Runner:
         pulse_s: float,
         reread: Callable[[Runner], Awaitable[None]],
         fatal: Callable[[BaseException], None],
+        precedence: Precedence | None = None,
+        first: bool = False,
     ) -> None:
         self.name = name
         self.side = side
         self.owned = True
+        self.at_work = False
         self.trouble: BaseException | None = None
         """The newest error, until something succeeds."""
         self._batch_events = batch_events
         self._pulse_s = pulse_s
         self._reread = reread
         self._fatal = fatal
+        self._precedence, self._first = precedence or Precedence(), first
         self._inbox: asyncio.Queue[EventT[Any]] = asyncio.Queue(maxsize=8)
         self._held: list[EventT[Any]] = []
         self._stopping = False
@@ -78,6 +118,8 @@ class Runner:
 
     async def put(self, event: EventT[Any]) -> None:
         """Hand a bundle in; waits while the partition is behind, but not for one that was given up."""
+        if self._first and not self._stopping:
+            self._precedence.take(self)
         while not self._stopping:
             try:
                 # At once where there is room: the partitions of a poll should begin together.
@@ -97,17 +139,28 @@ class Runner:
         """Until stopped or fenced for good."""
         try:
             while not self._stopping:
-                if not await self._attempt(await self._next()):
+                events = await self._next()
+                self.at_work = True
+                if not await self._attempt(events):
                     return
+                self.at_work = False
         except Exception as error:
             log.exception("partition failed", partition=self.name)
             self._fatal(error)
+        finally:
+            self._precedence.leave(self)
 
     async def _next(self) -> list[EventT[Any]]:
         """What waits, up to a batch; an empty list when the pulse is due first."""
+        if self._inbox.empty():
+            self._precedence.leave(self)
         try:
             events = [await asyncio.wait_for(self._inbox.get(), self._pulse_s)]
         except TimeoutError:
+            events = []
+        if not self._first:
+            await self._precedence.give_way()
+        if not events:
             return []
         count, size = self._measure(events[0])
         while count < self._batch_events and size < BUNDLE_BYTES and not self._inbox.empty():

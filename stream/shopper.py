@@ -194,7 +194,7 @@ class Shopper:
         self.segments.take(self.context.follower)
 
     def expect(self) -> None:
-        """A batch is on its way here."""
+        """A batch is about to begin."""
         self.context.lister.serve.expect(self.partition)
 
     async def handle(self, bundles: Sequence[Bundle]) -> None:
