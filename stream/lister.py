@@ -224,7 +224,7 @@ class Lister:
 
     def lesson(self, view: View, columns: Columns, result: Result, user: I64) -> Lesson | None:
         """What users of a batch did first, to learn from; None: nothing."""
-        if not self.learning:
+        if not self.learning or self.recommender.mixture.fixed:
             return None
         lines, row = self._lessons(view, columns, result, user)
         if not len(lines):

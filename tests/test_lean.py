@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stream.core.recommend.candidates import Entries
 from stream.core.recommend.explain import explain
 from stream.core.recommend.lists import COMPONENTS, Recommender
 from stream.core.recommend.mixture import Targets
@@ -81,3 +82,12 @@ def test_lean_stands_alone_and_names_are_known() -> None:
     with pytest.raises(ValidationError, match="twice"):
         Settings(components=["repeat", "repeat"])
     assert set(ALL_COMPONENTS) == set(COMPONENTS)
+
+
+def test_an_empty_run_of_entries_sums_to_nothing() -> None:
+    """As where nothing trends, or nobody has done anything."""
+    values, items = np.array([[1, 2, 3]], dtype=np.float32), np.arange(3, dtype=np.int32)[None]
+    for runs, sums in (((3, 0, 0), [6, 0, 0]), ((0, 3, 0), [0, 6, 0]), ((1, 0, 2), [1, 0, 5])):
+        factors = np.eye(3, dtype=np.float32)
+        entries = Entries(items, (values,) * 3, items, runs=runs, factors=factors)
+        assert entries.sums()[:, 0].tolist() == sums

@@ -63,9 +63,11 @@ class Entries:
             if self.factors is None:
                 sums[channels] = values.sum(axis=1)
             else:
-                begins = list(accumulate(self.runs[:-1], initial=0))
+                # An empty run would give the entry behind it, and there may be none.
+                held = [number for number, length in enumerate(self.runs) if length]
+                begins = list(accumulate((self.runs[number] for number in held[:-1]), initial=0))
                 by_run = np.add.reduceat(values, begins, axis=1)
-                sums[channels] = (by_run * self.factors[channels][:, None]).sum(axis=2)
+                sums[channels] = (by_run * self.factors[channels][:, None, held]).sum(axis=2)
         return sums
 
     def mixed(self, weights: F32) -> F32:
