@@ -77,6 +77,15 @@ def test_only_a_collapse_fails(value: float, bound: dict[str, float], said: str)
     assert guard.verdict(value, bound) == said
 
 
+def test_a_collapse_counts_when_it_is_measured_three_times() -> None:
+    floors = {"a": {"floor": 2.0}}
+    values = iter([0.5, 0.6, 1.0, 0.5])
+    assert guard.measured(lambda: {"a": next(values)}, floors) == {"a": 1.0}
+    values = iter([0.5, 0.6, 0.7])
+    assert guard.measured(lambda: {"a": next(values)}, floors) == {"a": 0.7}
+    assert guard.measured(lambda: {"a": 1 / 0}, floors) == {}
+
+
 def test_processes_use_time_and_memory() -> None:
     begun = cpu_s()
     while cpu_s() == begun:
