@@ -28,7 +28,7 @@ from stream.events import ENGAGEMENT_KINDS
 from stream.settings import Settings
 from stream.transport import StockRecord
 from tests import offers, on_event, price_and_stock
-from tests.scenarios import Happening, Shop, campaign, check, engine, event, ms
+from tests.scenarios import MONDAY, Happening, Shop, campaign, check, engine, event, happening, ms
 
 OPEN: dict[str, Any] = {"cart_enabled": False, "cap_day": 100, "cap_week": 100}
 """The default campaign off, no caps: what the trigger alone does."""
@@ -582,6 +582,43 @@ REVOKED = {
         10:40  | clock      | sent 1: A
         10:50  | buy A      | cancelled 2 purchase
     """, 0),
+    "one from before the checkout would not have kept it back": ("abandoned-checkout", """
+        10:00  | consent    |
+        10:05  | add A      |
+        10:10  | checkout A |
+        10:40  | clock      | sent 1: A
+        10:50  | buy B of 10:09:59.999 |
+        10:51  | buy B of 10:10 | revoked 1 purchase; cancelled 2 purchase
+    """, 1),
+    "one from before the cart was filled would not, either": ("abandoned-cart", """
+        1 10:00  | consent |
+        1 10:05  | add A   |
+        1 10:50  | clock   | sent 1: A
+        1 12:00  | buy B of 1 09:00 |
+        2 10:50  | clock   | sent 2: A
+    """, 0),
+    "who ordered in the two days before would not have been asked back": ("browse-abandonment", """
+        1 10:00         | consent   |
+        3 10:00         | view A    |
+        3 10:05         | view B    |
+        3 11:35         | clock     | sent 1: B A
+        3 12:00         | buy C of 1 11:35 |
+        3 12:00         | buy C of 1 11:35:00.001 | revoked 1 purchase
+    """, 1),
+    "after three days nothing can be taken back": ("win-back", """
+        1 10:00   | consent |
+        1 10:05   | buy A   |
+        61 10:05  | clock   | sent 1:
+        64 10:05  | clock   |
+        64 10:06  | buy B of 60 10:00 |
+    """, 0),
+    "until then it can": ("win-back", """
+        1 10:00   | consent |
+        1 10:05   | buy A   |
+        61 10:05  | clock   | sent 1:
+        64 10:04:59.999  | clock   |
+        64 10:05  | buy B of 60 10:00 | revoked 1 purchase
+    """, 1),
     "nor does one that comes later than three days": ("win-back", """
         1 10:00   | consent |
         1 10:05   | buy A   |
@@ -618,6 +655,16 @@ def test_late_orders_revoke(name: str) -> None:
     for revoke in shop.revokes:
         said = read_engagement(revoke.json("0-1-0-revoke-0"))
         assert isinstance(said, engagements.Revoke) and said.revoke_key in keys
+
+
+def test_a_late_order_takes_back_what_a_campaign_sent_that_is_switched_off_since() -> None:
+    shop = Shop(engine([campaign("win-back", expires="500d")], **OPEN))
+    rows = ["1 10:00 | consent |", "1 10:05 | buy A |", "61 10:05 | clock |"]
+    shop.play([happening(row, MONDAY, 2000) for row in rows])
+    assert len(shop.messages) == 1
+    shop.engine = engine([campaign("win-back", enabled=False)], **OPEN)
+    shop.play([happening("61 10:06 | buy B of 60 10:00 |", MONDAY, 2000)])
+    assert [revoke_key(revoke) for revoke in shop.revokes] == [revoke_key(shop.messages[0])]
 
 
 # What a campaign says

@@ -91,7 +91,8 @@ class Preference(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Nudged(msgspec.Struct, frozen=True, array_like=True):
-    """A nudge that was sent, and may be revoked: what, when it was sent, and the items it was about."""
+    """A nudge that was sent, and may be revoked: what, when it was sent, and the items it was about (empty:
+    any order revokes it). Orders from before ``since`` do not."""
 
     rule: str
     channel: str
@@ -99,6 +100,7 @@ class Nudged(msgspec.Struct, frozen=True, array_like=True):
     due: int
     time: int
     items: tuple[str, ...] = ()
+    since: int = 0
 
 
 class Viewed(msgspec.Struct, frozen=True, array_like=True):

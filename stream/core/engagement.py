@@ -442,9 +442,17 @@ class _Passage:
         earlier = self.state.sent.get(sent.channel, ())
         self.state.sent[sent.channel] = (*(time for time in earlier if time > sent.now - WEEK_MS), sent.now)
         self.state.campaigns[trigger.id] = sent.now
-        items = tuple(line.item for line in proposal.items)
+        self._note_revocable(trigger, sent, proposal, step)
+
+    def _note_revocable(
+        self, trigger: Trigger[Any], sent: Candidate, proposal: Proposal[Any], step: int
+    ) -> None:
+        """Keep what a late order may take back, also when its campaign is switched off by then."""
         told = [each for each in self.state.nudged if each.time > sent.now - REVOCABLE_MS]
-        told.append(Nudged(trigger.id, sent.channel, step, sent.due, sent.now, items))
+        by = trigger.revoked_by
+        items = tuple(line.item for line in proposal.items) if by == "items" else ()
+        if by == "order" or items:
+            told.append(Nudged(trigger.id, sent.channel, step, sent.due, sent.now, items, proposal.since))
         self.state.nudged = tuple(told[-NUDGED:])
 
     def _hope(self, chance: int) -> None:
@@ -566,9 +574,8 @@ class _Passage:
         """An order from before a nudge that would have kept it back takes it back, once."""
         bought, kept = {line.item for line in seen.event.lines()}, []
         for nudge in self.state.nudged:
-            trigger = self.engine.triggers.get(nudge.rule)
-            by = "nothing" if trigger is None or seen.time > nudge.time else trigger.revoked_by
-            if by == "nothing" or (by == "items" and not bought & set(nudge.items)):
+            recent = nudge.since <= seen.time <= nudge.time and nudge.time > self._now - REVOCABLE_MS
+            if not recent or (nudge.items and not bought & set(nudge.items)):
                 kept.append(nudge)
                 continue
             rule, step, due = nudge.rule, nudge.step, nudge.due

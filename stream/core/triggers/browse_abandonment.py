@@ -104,6 +104,7 @@ class BrowseAbandonment(Sequenced):
             replace(made.if_sent, judged=judged),
             replace(made.if_not, judged=judged),
             untrue,
+            since=min(own.first, now - self.ordered_ms + 1),
         )
 
     def about(self, own: Sequence, user: UserState) -> tuple[tuple[NudgeItem, ...], tuple[Evidence, ...]]:

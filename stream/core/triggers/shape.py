@@ -30,7 +30,8 @@ S = TypeVar("S", bound=Progress)
 class Proposal(Generic[S]):
     """What a trigger would send, and its state afterwards: ``if_sent``, or ``if_not`` when it is suppressed.
 
-    ``untrue`` says why its condition no longer holds ("": it does); the guard `still_true` reports it.
+    ``untrue`` says why its condition no longer holds ("": it does); the guard `still_true` reports it. An
+    order from before ``since`` (ms) would not have kept it back.
     """
 
     items: tuple[NudgeItem, ...]
@@ -38,6 +39,7 @@ class Proposal(Generic[S]):
     if_sent: S
     if_not: S
     untrue: str = ""
+    since: int = 0
 
 
 class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +120,7 @@ class Sequenced:
             if_sent=replace(own, step=own.step + 1, began=own.began or now),
             if_not=replace(own, step=len(self.after_ms) if rests else own.step + 1),
             untrue="rest" if rests else "",
+            since=own.anchor,
         )
 
     def offered(self, proposal: Proposal[Sequence], items: Many[Offered]) -> Proposal[Sequence]:
