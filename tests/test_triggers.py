@@ -695,6 +695,53 @@ def test_a_nudge_gives_way_to_one_of_higher_priority_that_is_due_within_the_hour
     check(comes_after, campaigns=given, **OPEN)
 
 
+@pytest.mark.parametrize(
+    ("reason", "fields"),
+    [
+        ("window", {"window": {"until": "2024-03-05T10:15:00Z"}}),
+        ("window", {"window": {"from": "2024-03-05T10:15:00.001Z"}}),
+        ("consent", {"channels": ["push"]}),
+        ("consent", {"purpose": "advertising"}),
+        ("audience", {"audience": "champions"}),
+        ("holdout", {"holdout_percent": 100}),
+    ],
+    ids=str,
+)
+def test_no_nudge_gives_way_to_one_that_cannot_be_sent(reason: str, fields: dict[str, Any]) -> None:
+    given = [
+        campaign("abandoned-checkout", expires="30d", **fields),
+        campaign("win-back", trigger={"lapse": "1d"}, steps=["0s"], expires="30d"),
+    ]
+    table = f"""
+        1 10:00  | consent    |
+        1 10:05  | buy A      |
+        2 09:00  | add B      |
+        2 09:45  | checkout B |
+        2 10:05  | clock      | sent 1:
+        2 10:15  | clock      | suppressed 1 {reason}
+    """
+    check(table, campaigns=given, **OPEN)
+
+
+def test_no_nudge_gives_way_to_one_that_rests() -> None:
+    given = [
+        campaign("abandoned-checkout", expires="30d", steps=["30m"]),
+        campaign("win-back", trigger={"lapse": "2d"}, steps=["0s"], expires="30d"),
+    ]
+    table = """
+        1 09:00  | consent    |
+        1 09:10  | add B      |
+        1 09:15  | checkout B |
+        1 09:45  | clock      | sent 1: B
+        1 10:05  | buy B      |
+        3 09:00  | add B      |
+        3 09:45  | checkout B |
+        3 10:05  | clock      | sent 1:
+        3 10:15  | clock      | suppressed 1 rest
+    """
+    check(table, campaigns=given, **OPEN)
+
+
 def test_a_campaign_runs_within_its_window_alone() -> None:
     window = {"from": "2024-03-04T10:45:00Z", "until": "2024-03-04T11:00:00Z"}
     outside, inside = "suppressed 1 window", "sent 1: A"

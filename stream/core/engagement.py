@@ -31,7 +31,7 @@ from stream.core.engaged import (
     observe,
     observe_view,
 )
-from stream.core.guards import WEEK_MS, Audience, Candidate, EngagementConfig, Stop, check, counters
+from stream.core.guards import WEEK_MS, Audience, Candidate, EngagementConfig, Stop, check, counters, stands
 from stream.core.loyalty import Program, after
 from stream.core.messages import (
     CouponCode,
@@ -295,6 +295,7 @@ class _Passage:
         now, step = self._now, own.step + 1
         proposal = _with(trigger, trigger.on_timer(own, self.state, now), timer, offer)
         candidate = self._candidate(trigger, proposal, timer, grant)
+        candidate = replace(candidate, outranked=self._outranked(trigger))
         config = self.engine.config_of(trigger.id)
         stop, counted = check(candidate, config), counters(candidate, config)
         asked, requested = 0 if offer is None else offer.number, 0
@@ -371,7 +372,7 @@ class _Passage:
         self.outcome.notices.append(Notice(self.at, campaign, type_, self._now, msgspec.to_builtins(body)))
 
     def _candidate(
-        self, trigger: Trigger[Any], proposal: Proposal[Any], timer: Timer, grant: Grant | None
+        self, trigger: Trigger[Any], proposal: Proposal[Any], timer: Timer, grant: Grant | None = None
     ) -> Candidate:
         due, waited = timer.due, timer.coupon > 0
         granted = (name for name in trigger.channels if self.state.granted(name, trigger.purpose))
@@ -384,7 +385,6 @@ class _Passage:
             due=due,
             now=self._now,
             received=int(self.clock.received[self.at]),
-            outranked=self._outranked(trigger),
             audience=self._audience(trigger.id),
             refused=("unanswered" if waited else "") if grant is None else grant.refused,
         )
@@ -399,11 +399,14 @@ class _Passage:
         return Audience(campaign.audience, scores)
 
     def _outranked(self, trigger: Trigger[Any]) -> str:
-        """A rule of higher priority that is due within the window; "": none."""
+        """A rule of higher priority that is due within the window and would come as far; "": none."""
         until = self._now + self.engine.config.priority_window_ms
         for rule, timer in sorted(self.state.pending.items()):
             other = self.engine.triggers.get(rule)
-            if other is not None and other.priority > trigger.priority and timer.at <= until:
+            if other is None or other.priority <= trigger.priority or timer.at > until:
+                continue
+            proposal = other.on_timer(self._own(other), self.state, max(self._now, timer.at))
+            if stands(self._candidate(other, proposal, timer), self.engine.config_of(rule)):
                 return rule
         return ""
 

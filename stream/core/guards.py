@@ -108,8 +108,8 @@ class Candidate:
 
     ``due`` is when its condition came true, ``received`` when the event that let time pass was received,
     ``untrue`` why its trigger says that it no longer holds ("": it does), ``outranked`` by which rule ("":
-    none) that is due within the window of priority, ``audience`` whom its campaign is for (None: everybody),
-    ``refused`` why the campaign's ledger gave no coupon ("": it did, or none is asked for).
+    none) that stands and is due within the window of priority, ``audience`` whom its campaign is for (None:
+    everybody), ``refused`` why the campaign's ledger gave no coupon ("": it did, or none is asked for).
     """
 
     user: str
@@ -182,7 +182,7 @@ def still_true(candidate: Candidate, config: EngagementConfig) -> Stop | None:
 
 
 def priority(candidate: Candidate, config: EngagementConfig) -> Stop | None:
-    """One message a user a window: what ranks before it, and is due within the window, goes first."""
+    """One message a user a window: what ranks before it, stands, and is due within the window, goes first."""
     return Stop("priority") if candidate.outranked else None
 
 
@@ -223,6 +223,12 @@ GUARDS: tuple[Guard, ...] = (
     budget,
 )
 """In this order; the first objection counts."""
+_FIRST = GUARDS[: GUARDS.index(priority)]
+
+
+def stands(candidate: Candidate, config: EngagementConfig) -> bool:
+    """Whether a candidate passes all guards before `priority`, so that others give way to it."""
+    return all(guard(candidate, config) is None for guard in _FIRST)
 
 
 def check(candidate: Candidate, config: EngagementConfig) -> Stop | None:
