@@ -298,6 +298,26 @@ def test_a_refund_of_a_part_takes_back_its_part() -> None:
     assert (now.earned, now.taken, now.counters["orders"], now.counters["spend"]) == (10, 1, 1, 975)
 
 
+def test_a_refund_of_an_order_from_before_the_program_takes_nothing() -> None:
+    user, time = UserState(), ms("1 10:00")
+    bought = event("purchase", time, order="old", value=50)
+    observe(user, Seen(0, time, time, "purchase", bought))
+    found = loyalty.NO_POINTS
+    for at, (kind, order, value) in enumerate([("purchase", "new", 30), ("refund", "old", 50)], 1):
+        seen = Seen(at, time + at, time + at, kind, event(kind, time + at, order=order, value=value))
+        before = user.rfm
+        observe(user, seen)
+        found = loyalty.after(PROGRAM, found, seen, before, user.rfm)
+    assert (found.taken, found.balance(found.newest)) == (0, 30)
+    assert found.counters == {"points": 30, "orders": 1, "spend": 3000}
+
+
+def test_points_that_are_long_expired_are_not_taken_from_others() -> None:
+    late = [("purchase", 0, 1000), ("purchase", 98, 3000), ("refund", 97, 1000)]
+    assert [each.balance(each.newest) for each in _after(late)[-2:]] == [30, 30]
+    assert (_after(late)[-1].taken, _after(late)[-1].expired) == (0, 10)
+
+
 def test_tiers_look_at_the_weeks_of_their_window() -> None:
     program = Program(tiers=(Tier(name="silver", points=100),), within=Duration(30 * DAY_MS))
     now = _after([("purchase", 0, 10_000)], program)[-1]

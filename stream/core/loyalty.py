@@ -117,7 +117,7 @@ class Loyalty(Struct, frozen=True, array_like=True):
     ``taken`` was taken back by refunds; ``newest`` is the time of the newest event; ``lots`` ascend.
     ``counters`` has points (less refunds), orders, spend (in cents) and ``event:…``; ``crossed`` when
     something was first reached (``tier:gold``, ``near:gold``, ``milestone:ten``, ``contest:summer``);
-    ``entries`` counts by contest.
+    ``entries`` counts by contest, ``since`` is the time of the newest order from before the program.
     """
 
     earned: int = 0
@@ -129,6 +129,7 @@ class Loyalty(Struct, frozen=True, array_like=True):
     counters: dict[str, int] = {}
     crossed: dict[str, int] = {}
     entries: dict[str, int] = {}
+    since: int = 0
 
     def balance(self, time: int) -> int:
         """Points that can be redeemed at a moment."""
@@ -164,6 +165,8 @@ def after(program: Program, loyalty: Loyalty, seen: Seen, before: Rfm, now: Rfm)
     before and after it. About 40 µs."""
     if seen.event.user is None:
         return loyalty
+    if not loyalty.newest and before.orders:
+        loyalty = replace(loyalty, since=before.orders[-1].time)
     changed = replace(loyalty, newest=max(loyalty.newest, seen.time))
     if seen.type == "refund":
         changed = _refunded(program, changed, before, now)
@@ -228,9 +231,9 @@ def _drawn(lots: Sequence[Lot], points: int, time: int) -> tuple[tuple[Lot, ...]
 
 def _refunded(program: Program, loyalty: Loyalty, before: Rfm, now: Rfm) -> Loyalty:
     """Points and money of the order that was refunded, as RFM found it; a lot that has too few is made up for
-    by others, oldest first."""
+    by others, oldest first. An order from before the program earned nothing."""
     order, rest = _refund_of(before, now)
-    if order is None:
+    if order is None or order.time <= loyalty.since:
         return loyalty
     points = points_of(program, order.cents) - points_of(program, rest or 0)
     whole = program.events.get("purchase", 0) if rest is None else 0
@@ -247,12 +250,14 @@ def _refund_of(before: Rfm, now: Rfm) -> tuple[Order | None, int | None]:
 
 
 def _taken(lots: tuple[Lot, ...], began: int, points: int, time: int) -> tuple[tuple[Lot, ...], int]:
-    """Lots without points that a week should not have earned, and how many could be taken."""
-    made, taken = list(lots), 0
-    for at, lot in enumerate(lots):
-        if lot.began == began:
-            taken = min(points, lot.left)
-            made[at] = replace(lot, earned=max(lot.earned - points, 0), left=lot.left - taken)
+    """Lots without points that a week should not have earned, and how many could be taken; none of a week
+    whose points are long expired."""
+    made = list(lots)
+    at = next((at for at, lot in enumerate(lots) if lot.began == began), None)
+    if at is None:
+        return lots, 0
+    taken = min(points, lots[at].left)
+    made[at] = replace(lots[at], earned=max(lots[at].earned - points, 0), left=lots[at].left - taken)
     others, more = _drawn(made, points - taken, time)
     return others, taken + more
 
