@@ -13,6 +13,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -174,6 +175,7 @@ class Worker:
         senders = [await self._open(lambda: KafkaSender(self.settings)) for _ in range(2)]
         follower = await self._open(lambda: Follower(self.settings, items))
         self._contexts = Contexts(self.settings, items, follower, key.encode())
+        self._shelving = replace(self._contexts.shelving, give_way=self._precedence.give_way)
         self._lists = self._contexts.shopping.lister.report
         self._ports, self._item_ports = (
             Ports(kafka_log, store, sender, _now_ms, self._contexts.dead_letters) for sender in senders
@@ -388,7 +390,7 @@ class Worker:
         side: Shopper | Shelf = (
             Shopper(partition, self._ports, self._contexts.shopping)
             if name[0] == "u"
-            else Shelf(partition, self._item_ports, self._contexts.shelving)
+            else Shelf(partition, self._item_ports, self._shelving)
         )
         settings = self.settings
         runner = Runner(

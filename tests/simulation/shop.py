@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -118,6 +119,7 @@ class ShopWorker(SimWorker):
         items = Items()
         self.follower = SimFollower(world.settings, items, world.log, self.host)
         self._contexts = Contexts(world.settings, items, self.follower, KEY, CAMPAIGNS)
+        self._shelving = replace(self._contexts.shelving, give_way=self._precedence.give_way)
 
     def start(self) -> None:
         self.spawn(self._catch_up())
