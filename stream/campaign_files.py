@@ -64,11 +64,16 @@ class Loaded:
 
 
 def load(place: Path, registry: Registry = TRIGGERS) -> list[Loaded]:
-    """The campaigns of a file, or of a folder's `*.yaml` by name. Raises OSError."""
+    """The campaigns of a file, or of a folder's `*.yaml` by name; other names with yaml or yml behind a dot
+    are told. Raises OSError."""
     if not place.is_dir():
         return [load_file(place, registry)]
     found = [load_file(path, registry) for path in sorted(place.glob("*.yaml"))]
-    return [*_distinct(found), *(_misnamed(path) for path in sorted(place.glob("*.yml")))]
+    others = sorted(path for path in place.iterdir() if path.suffix != ".yaml")
+    return [
+        *_distinct(found),
+        *(_misnamed(path, said[1]) for path in others if (said := _YAML.fullmatch(path.name))),
+    ]
 
 
 def running(folder: str) -> list[Campaign]:
@@ -137,11 +142,12 @@ def _distinct(found: Iterable[Loaded]) -> Iterator[Loaded]:
             yield each
 
 
-def _misnamed(path: Path) -> Loaded:
-    problem = Problem(str(path), 1, "", "", "files of this ending are not read", f"name it {path.stem}.yaml")
+def _misnamed(path: Path, name: str) -> Loaded:
+    problem = Problem(str(path), 1, "", "", "files of this ending are not read", f"name it {name}.yaml")
     return Loaded(str(path), None, [problem])
 
 
+_YAML = re.compile(r"(.+)\.ya?ml(\.txt)?", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(?:\d+|(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+)", re.ASCII)
 _A_LINE = {"codes": "a code", "items": "an item"}
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
@@ -194,7 +200,7 @@ class _Reading:
         if not isinstance(named, str):
             return
         try:
-            lines = (folder / named).read_text("utf-8").splitlines()
+            lines = (folder / named).read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             mend = f"name a file beside this one, with {_A_LINE[name]} a line"
             self._refuse((*path, name), f"{named} cannot be read ({error})", mend, value=named)

@@ -41,6 +41,7 @@ from stream.core.campaigns import (
     successor,
 )
 from stream.core.guards import EngagementConfig
+from stream.core.triggers import TYPES
 from stream.core.triggers.shape import NoParameters
 from stream.settings import Settings
 from tests.commands import Cli
@@ -277,7 +278,13 @@ WRONG = r"""
     coupon: {valid: 3d}
         coupon: a coupon has one source
     channels: []
-        channels: [] is not allowed: give at least one channel
+        channels: [] is not allowed: give a list of channels, such as [email, push]
+    channels: email
+        channels: email is not allowed: give a list of channels, such as [email, push]
+    expires: 0s
+        expires: 0s is not allowed: give a whole number above 0 and a unit, such as 45m
+    goals: {within: 0d}
+        goals.within: 0d is not allowed: give a whole number above 0
     enabled: yes
         enabled: yes is not allowed: give true or false
     priority: "3"
@@ -426,7 +433,7 @@ def test_codes_may_stand_in_a_file_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "may.yaml").write_text(said)
     [problem] = load(tmp_path)[0].problems
     assert (problem.line, problem.field) == (4, "coupon.codes") and "a code a line" in problem.mend
-    (tmp_path / "may.txt").write_text("M-1\n\n M-2 \n")
+    (tmp_path / "may.txt").write_text("\ufeffM-1\r\n\r\n M-2 \r\n", newline="")
     [found] = running(str(tmp_path))
     assert found.coupon is not None and found.coupon.codes == ("M-1", "M-2")
 
@@ -459,14 +466,34 @@ def test_codes_and_items_of_all_offers_fit_into_a_message() -> None:
 
 
 def test_two_files_of_a_folder_have_two_ids(tmp_path: Path) -> None:
-    for name in ("a.yaml", "b.yaml", "c.yml"):
+    for name in ("a.yaml", "b.yaml", "c.yml", "d.yaml.txt", "e.YAML", "notes.txt"):
         (tmp_path / name).write_text("# mugs\n" + "".join(HEAD.values()))
-    first, second, third = load(tmp_path, REGISTRY)
+    first, second, *others = load(tmp_path, REGISTRY)
     assert first.campaign is not None
     assert problems(second) == [
         f"{tmp_path}/b.yaml:2: id: {tmp_path}/a.yaml has this id, too: give another one"
     ]
-    assert problems(third) == [f"{tmp_path}/c.yml:1: files of this ending are not read: name it c.yaml"]
+    assert [problems(each) for each in others] == [
+        [f"{tmp_path}/{name}:1: files of this ending are not read: name it {name[0]}.yaml"]
+        for name in ("c.yml", "d.yaml.txt", "e.YAML")
+    ]
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_steps_that_a_trigger_would_not_take_are_refused(kind: str) -> None:
+    def steps(*given: str) -> list[str]:
+        need = {"event": {"event": "invited"}}.get(kind, {})
+        said = {"id": "a", "trigger": {"type": kind, **need}, "message": {"template": "a"}}
+        return [fault.message for fault in read(said | {"steps": [*given]}, TRIGGERS)[1]]
+
+    few, many = steps("1d"), steps("1d", "2d")
+    one = ("birthday", "next-best-offer", "trending-for-you")
+    assert few == (
+        ["steps: replenishment has a rhythm of its own: leave it out"] if kind == "replenishment" else []
+    )
+    assert many == (
+        [f"steps: {kind} has a rhythm of its own: give one delay, or leave it out"] if kind in one else few
+    )
 
 
 def problems(loaded: Loaded) -> list[str]:

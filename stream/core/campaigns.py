@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
+from math import inf
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -81,6 +82,17 @@ class Duration(int):
         return f"{self // UNITS[unit]}{unit}"
 
 
+class Span(Duration):
+    """A duration above 0."""
+
+    @classmethod
+    def read(cls, value: object) -> Span:
+        """From what was written. Raises ValueError that says how to write it."""
+        if not (found := Duration.read(value)):
+            raise ValueError("a duration above 0")
+        return cls(found)
+
+
 class Instant(int):
     """A moment in milliseconds since 1970 UTC, written as RFC 3339."""
 
@@ -95,6 +107,8 @@ class Instant(int):
 
 RESTS = {"back-in-stock": Duration(UNITS["d"])}
 """How long a campaign rests that does not say so; others rest 7 days."""
+STEPS = {"replenishment": 0, "birthday": 1, "next-best-offer": 1, "trending-for-you": 1}
+"""How many steps a campaign may give whose trigger has a rhythm of its own; others any number."""
 
 Name = Annotated[
     str,
@@ -236,7 +250,7 @@ class Goals(_Part, frozen=True, kw_only=True):
     """What counts as a success: an event of this type within this time after the message."""
 
     event: Text = "purchase"
-    within: Duration = Duration(3 * UNITS["d"])
+    within: Span = Span(3 * UNITS["d"])
 
 
 class Trigger(Struct, frozen=True):
@@ -253,7 +267,9 @@ class Campaign(_Part, frozen=True, kw_only=True):
     trigger: Trigger
     audience: tuple[str, ...] | None = None
     window: Window = Window()
-    channels: Annotated[tuple[Text, ...], Meta(min_length=1, description="at least one channel")] = ("email",)
+    channels: Annotated[
+        tuple[Text, ...], Meta(min_length=1, description="a list of channels, such as [email, push]")
+    ] = ("email",)
     purpose: Text = "personalisation"
     message: Content
     coupon: Coupon | None = None
@@ -264,7 +280,7 @@ class Campaign(_Part, frozen=True, kw_only=True):
     goals: Goals = Goals()
     steps: tuple[Duration, ...] = ()
     rest: Duration = Duration(7 * UNITS["d"])
-    expires: Duration = Duration(24 * UNITS["h"])
+    expires: Span = Span(24 * UNITS["h"])
     enabled: bool = True
 
 
@@ -309,6 +325,10 @@ def read(
         mend = "leave it out, or give a coupon"
         return None, [_fault(("budget",), document["budget"], "there is no coupon to spend it on", mend)]
     kind = campaign.trigger.type
+    if len(campaign.steps) > STEPS.get(kind, inf):
+        wrong = f"{kind} has a rhythm of its own"
+        mend = "give one delay, or leave it out" if STEPS[kind] else "leave it out"
+        return None, [_fault(("steps",), document["steps"], wrong, mend)]
     usual = PRIORITIES.get(kind, OTHER_PRIORITY) if campaign.priority is None else campaign.priority
     rest = campaign.rest if "rest" in document else RESTS.get(kind, campaign.rest)
     return replace(campaign, priority=usual, rest=rest), []
@@ -499,6 +519,7 @@ _TOLD: dict[Any, str] = {
     float: "a number",
     str: "a text",
     Duration: "a whole number and a unit, such as 45m, 24h or 7d, at most 3660d",
+    Span: "a whole number above 0 and a unit, such as 45m, 24h or 7d, at most 3660d",
     Instant: "a time with Z or an offset, such as 2026-05-01T12:30:00Z",
 }
 
