@@ -61,7 +61,7 @@ def versions_of(
             f"{time_text(effective)} is too soon: all workers must know a version before it holds. Give a "
             f"time from {time_text(soonest)} on, or none: then it holds in {LEAD_MS // 1000} s"
         )
-    return successors(known.newest(), campaigns, soonest if effective is None else effective, whole)
+    return successors(known, campaigns, soonest if effective is None else effective, whole)
 
 
 async def publish(settings: Settings, versions: Sequence[Version]) -> list[Held]:

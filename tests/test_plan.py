@@ -215,29 +215,29 @@ def numbered(versions: list[Version]) -> dict[str, tuple[int, bool]]:
 
 
 def test_only_what_changed_is_published_and_what_left_is_switched_off() -> None:
-    newest = schedule(("10:00", cart()), ("10:00", campaign("welcome"))).newest()
+    known = schedule(("10:00", cart()), ("10:00", campaign("welcome")))
     wanted = [cart(rest="8d"), campaign("birthday")]
     later = ms("11:00")
-    assert numbered(successors(newest, wanted, later, whole=True)) == {
+    assert numbered(successors(known, wanted, later, whole=True)) == {
         "birthday": (1, True),
         "cart": (2, True),
         "welcome": (2, False),
     }
-    assert numbered(successors(newest, wanted, later, whole=False)) == {
+    assert numbered(successors(known, wanted, later, whole=False)) == {
         "birthday": (1, True),
         "cart": (2, True),
     }
-    assert successors(newest, [cart(), campaign("welcome")], later, whole=True) == []
-    gone = schedule(("10:00", cart()), ("10:30", cart(enabled=False))).newest()
+    assert successors(known, [cart(), campaign("welcome")], later, whole=True) == []
+    gone = schedule(("10:00", cart()), ("10:30", cart(enabled=False)))
     assert successors(gone, [], later, whole=True) == []
     assert numbered(successors(gone, [cart()], later, whole=True)) == {"cart": (3, True)}
 
 
 def test_what_cannot_be_published_is_told_at_once() -> None:
-    newest = schedule(("10:00", cart()), ("12:00", campaign("welcome"))).newest()
+    known = schedule(("10:00", cart()), ("12:00", campaign("welcome")))
     wanted = [campaign("win-back", id="cart"), campaign("welcome", rest="8d")]
     with pytest.raises(ValueError) as told:
-        successors(newest, wanted, ms("11:00"), whole=True)
+        successors(known, wanted, ms("11:00"), whole=True)
     assert str(told.value).splitlines() == [
         "cart: its trigger was abandoned-cart, now it is win-back: give it another id",
         "welcome: 2024-03-04T11:00:00.000Z is before version 1 began to hold, 2024-03-04T12:00:00.000Z: "
@@ -288,9 +288,11 @@ A1, B2 = pool("a", "1"), pool("b", "2")
 def test_a_new_version_goes_on_with_the_pools_of_the_old(
     what: str, old: dict[str, Any], new: dict[str, Any], goes_on: bool
 ) -> None:
-    newest = schedule(("10:00", cart(coupon=old))).newest()
-    if goes_on:
-        successors(newest, [cart(coupon=new)], ms("11:00"), whole=True)
-    else:
-        with pytest.raises(ValueError, match="cart: its codes changed: only add new ones behind"):
-            successors(newest, [cart(coupon=new)], ms("11:00"), whole=True)
+    between: list[dict[str, Any] | None] = [None, {"offer": "z"}]
+    told = [("10:00", cart(coupon=old)), *(("10:10", cart(coupon=each)) for each in between)]
+    for known in (schedule(*told[:n]) for n in (1, 2, 3)):
+        if goes_on:
+            successors(known, [cart(coupon=new)], ms("11:00"), whole=True)
+        else:
+            with pytest.raises(ValueError, match="cart: its codes changed: only add new ones behind"):
+                successors(known, [cart(coupon=new)], ms("11:00"), whole=True)

@@ -110,7 +110,7 @@ def _to_publish(settings: Settings, place: Path) -> dict[str, list[Change]]:
     given = _runnable(place)
     known = wait_for(published(settings))
     with _mended():
-        versions = successors(known.newest(), given, END_MS, whole=place.is_dir())
+        versions = successors(known, given, END_MS, whole=place.is_dir())
     return _changes(known, versions)
 
 

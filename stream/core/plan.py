@@ -117,22 +117,20 @@ class Plan:
 # Publishing
 
 
-def successors(
-    newest: dict[str, Held], campaigns: Sequence[Campaign], effective: int, whole: bool
-) -> list[Version]:
+def successors(known: Schedule, campaigns: Sequence[Campaign], effective: int, whole: bool) -> list[Version]:
     """The versions to publish, so that these campaigns hold from a time on; nothing for what says the same.
 
     ``whole``: a campaign that is not among them is switched off. Raises ValueError with every reason against.
     """
-    wanted = {campaign.id: campaign for campaign in campaigns}
+    newest, wanted = known.newest(), {campaign.id: campaign for campaign in campaigns}
     if whole:
         gone = (each.version.campaign for name, each in newest.items() if name not in wanted)
         wanted |= {campaign.id: changed(campaign, enabled=False) for campaign in gone}
     made, against = list[Version](), list[str]()
     for name, campaign in sorted(wanted.items()):
-        old = newest[name].version if name in newest else None
+        before = [each.version for each in known.held if each.version.campaign.id == name]
         try:
-            version = successor(_fitting(old, campaign), campaign, effective)
+            version = successor(_fitting(before, campaign), campaign, effective)
         except ValueError as error:
             against.append(str(error))
             continue
@@ -143,16 +141,17 @@ def successors(
     return made
 
 
-def _fitting(old: Version | None, campaign: Campaign) -> Version | None:
-    """The old version, if the new one can go on with what it left: users' states are of one type of trigger,
-    and a ledger knows codes by their places."""
+def _fitting(before: Sequence[Version], campaign: Campaign) -> Version | None:
+    """The last version, if the new one can go on with what all of them left: users' states are of one type of
+    trigger, and a ledger knows codes by their places."""
+    old, new = before[-1] if before else None, campaign.coupon
     if old is not None and old.campaign.trigger.type != campaign.trigger.type:
         was = old.campaign.trigger.type
         raise ValueError(
             f"{campaign.id}: its trigger was {was}, now it is {campaign.trigger.type}: give it another id"
         )
-    had = None if old is None else old.campaign.coupon
-    if had is not None and campaign.coupon is not None and not _goes_on(had, campaign.coupon):
+    given = [each.campaign.coupon for each in before]
+    if new is not None and not all(had is None or _goes_on(had, new) for had in given):
         raise ValueError(f"{campaign.id}: its codes changed: only add new ones behind, or give it another id")
     return old
 
