@@ -53,7 +53,7 @@ from stream.settings import Settings
 from stream.status import tallies
 from stream.times import time_text
 from stream.topics import DECISIONS, ENGAGEMENTS
-from tests.scenarios import MONDAY, Happening, Shop, campaign, check, engine, happening, ms
+from tests.scenarios import MONDAY, Happening, Shop, answered, campaign, check, engine, happening, ms
 from tests.test_forward import PARTITIONS, SETTINGS, World, replayed
 from tests.test_step import START_MS
 
@@ -294,6 +294,21 @@ def test_a_coupon_that_comes_too_late_goes_back(happens: str, decided: str) -> N
         cart_enabled=False,
     )
     assert [each.type for each in shop.notices] == [REQUEST, BACK, BACK], "at once, and again as it comes"
+
+
+@pytest.mark.parametrize(("answer", "back"), [("MAY-0 @5", [BACK]), ("!ended", [])])
+def test_a_campaign_that_gives_no_coupons_any_more_gives_them_back(answer: str, back: list[str]) -> None:
+    rows = ("09:00 | consent", "10:00 | add A", "10:45 | clock", f"10:46 | grant {answer}")
+    with_it, without = (
+        engine([each], cart_enabled=False) for each in (CART, campaign("abandoned-cart", id="cart"))
+    )
+    log = answered([happening(row, MONDAY, with_it.config.lateness_ms) for row in rows], with_it)
+    shop = Shop(with_it)
+    shop.play(log[:3])
+    shop.engine = without
+    shop.play(log[3:])
+    assert [message.coupon for message in shop.messages] == [None]
+    assert [each.type for each in shop.notices] == [REQUEST, *back]
 
 
 def test_guards_are_passed_again_with_the_coupon_in_hand() -> None:

@@ -526,7 +526,10 @@ class _Passage:
             return self._give_back(grant)
         offer = None if asked.offer is None else msgspec.convert(asked.offer, Offer)
         del self.state.pending[asked.rule]
-        own = self._propose(trigger, own, Timer(timer.at, timer.due), offer, grant)
+        gives = self._gives(asked.rule)  # a version since may give none
+        if not gives:
+            self._give_back(grant)
+        own = self._propose(trigger, own, Timer(timer.at, timer.due), offer, grant if gives else None)
         if asked.rule not in self.state.pending:
             self._arm(trigger, own)
         return None
