@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from producers.source import Entry
+from stream.cli.campaigns import draw_days, figure_of
 from stream.core.engagement import Engine
 from stream.dry_run import DryRun, consenting, dry_run
 from stream.settings import Settings
@@ -122,6 +123,16 @@ def test_the_sample_is_of_all_messages_and_the_same_again() -> None:
     assert found == tried(entries(*told), "email", sample=5).sample
     assert len({message["user"] for message in found}) == 5
     assert max(message["time"] for message in found) > ms("10 00:00")
+
+
+def test_a_day_without_messages_is_drawn_as_one() -> None:
+    axes = figure_of(4, 4).subplots()
+    draw_days(
+        axes, {("2024-02-28", "a"): 3, ("2024-03-01", "a"): 5, ("2024-02-29", "b"): 7}, "messages a day"
+    )
+    lines = {line.get_label(): (*map(str, line.get_xdata()), *line.get_ydata()) for line in axes.lines}
+    days = ("2024-02-28", "2024-02-29", "2024-03-01")
+    assert lines == {"a": (*days, 3, 0, 5), "b": (*days, 0, 7, 0)}
 
 
 def test_the_command(cli: Cli, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,9 @@ from stream.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from producers.source import Source
     from stream.campaign_files import Problem
     from stream.core.campaigns import Campaign, Change, Version
@@ -312,18 +315,34 @@ def _show_run(run: DryRun) -> None:
 
 def _draw(run: DryRun, path: Path) -> None:
     """Messages by day, a line a campaign."""
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = figure_of(10, 4)
     axes = figure.subplots()
-    for rule in sorted({rule for _, rule in run.days}):
-        days = sorted((np.datetime64(day), n) for (day, each), n in run.days.items() if each == rule)
-        axes.plot([day for day, _ in days], [n for _, n in days], label=rule, linewidth=1)
-    axes.set_ylabel("messages a day")
-    if run.days:
-        axes.legend(frameon=False)
+    draw_days(axes, run.days, "messages a day")
     figure.savefig(path)
+
+
+def figure_of(width: float, height: float) -> Figure:
+    """An empty picture; without matplotlib a message ends the command."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        fail("pictures need matplotlib: pip install 'tidewise[plot]'")
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_days(axes: Axes, counts: Mapping[tuple[str, str], int], label: str) -> None:
+    """Counts by day and name, a line a name; on a day that is not among them there were none."""
+    import numpy as np
+
+    told = [np.datetime64(day) for day, _ in counts]
+    days = np.arange(min(told), max(told) + 1) if told else np.array([], "datetime64[D]")
+    for name in sorted({name for _, name in counts}):
+        line = [counts.get((str(day), name), 0) for day in days]
+        axes.plot(days, line, label=name, marker=".", linewidth=1)
+    axes.set_ylabel(label)
+    if counts:
+        axes.legend(frameon=False)
+        axes.tick_params("x", rotation=30)
 
 
 def checked(place: Path) -> list[Campaign]:

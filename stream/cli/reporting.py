@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream.cli.campaigns import EPILOG, Consent, bar, checked, log_of
+from stream.cli.campaigns import EPILOG, Consent, bar, checked, draw_days, figure_of, log_of
 from stream.cli.common import USAGE, BrokerUrl, Json, err, fail, out, settings_of, show_json, wait_for
 
 if TYPE_CHECKING:
@@ -245,21 +245,9 @@ def _cells(lift: Lift) -> tuple[str, ...]:
 
 def _draw(register: Register, lifts: dict[str, Lift], path: Path) -> None:
     """Decisions by day, a line an outcome; beside it each campaign's difference with its interval."""
-    import numpy as np
-
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        fail("pictures need matplotlib: pip install 'tidewise[plot]'")
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = figure_of(11, 4)
     left, right = figure.subplots(1, 2)
-    for outcome in sorted({outcome for _, outcome in register.days}):
-        days = [(np.datetime64(day), n) for (day, each), n in register.days.items() if each == outcome]
-        left.plot([day for day, _ in days], [n for _, n in days], label=outcome, marker=".", linewidth=1)
-    left.set_ylabel("decisions a day")
-    if register.days:
-        left.legend(frameon=False)
-        left.tick_params("x", rotation=30)
+    draw_days(left, register.days, "decisions a day")
     names = sorted(lifts, reverse=True)
     for row, name in enumerate(names):
         points = [100 * end for end in (lifts[name].difference.low, lifts[name].difference.high)]
