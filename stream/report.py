@@ -14,11 +14,10 @@ from typing import Any
 import msgspec
 
 from producers.source import Entry
-from stream.core.campaigns import Campaign, Goals
+from stream.core.campaigns import DEFAULT, Campaign, Goals
 from stream.core.guards import DAY_MS, EngagementConfig
 from stream.core.lift import ALL, Lift, Purchase, Terms, held_out, lift_of
 from stream.core.plan import Schedule
-from stream.core.triggers import DEFAULT
 from stream.dry_run import passing
 from stream.events import Event
 from stream.forward import is_mail

@@ -479,6 +479,12 @@ def test_two_files_of_a_folder_have_two_ids(tmp_path: Path) -> None:
     ]
 
 
+def test_the_default_campaign_cannot_become_one_of_another_type() -> None:
+    said = {"id": "abandoned-cart", "trigger": {"type": "birthday"}, "message": {"template": "a"}}
+    _, (fault,) = read(said, TRIGGERS)
+    assert fault.message == "id: users' states of this id are of carts: give another one"
+
+
 @pytest.mark.parametrize("kind", sorted(TYPES))
 def test_steps_that_a_trigger_would_not_take_are_refused(kind: str) -> None:
     def steps(*given: str) -> list[str]:

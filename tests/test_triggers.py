@@ -667,6 +667,32 @@ def test_a_late_order_takes_back_what_a_campaign_sent_that_is_switched_off_since
     assert [revoke_key(revoke) for revoke in shop.revokes] == [revoke_key(shop.messages[0])]
 
 
+@pytest.mark.parametrize("old", sorted(TYPES))
+def test_a_worker_bears_states_of_another_type_of_trigger(old: str) -> None:
+    """A campaign file that was edited, or stands beside one that was published under its id."""
+    rows = (
+        "consent",
+        "prefer birthday 03-05",
+        "view A",
+        "view B",
+        "buy A",
+        "invited A",
+        "add A",
+        "stock A 9 4",
+    )
+    told = [happening(f"10:0{n} | {row} |", MONDAY, 2000) for n, row in enumerate(rows)]
+    later = [
+        happening(row, MONDAY, 2000) for row in ("11:00 | buy A |", "12:00 | add B |", "9 10:00 | clock |")
+    ]
+    before = Shop(engine([campaign(old, id="x", expires="30d")], **OPEN))
+    before.play(told)
+    for new in TYPES:
+        shop = Shop(engine([campaign(new, id="x", expires="30d")], **OPEN))
+        shop.stored, shop.alarms, shop.watermark = dict(before.stored), dict(before.alarms), before.watermark
+        shop.play(later)
+        assert all(due > shop.watermark for due in shop.alarms.values())
+
+
 # What a campaign says
 
 

@@ -44,6 +44,8 @@ PRIORITIES = {
 }
 """Of two campaigns that want one user, the greater one has him; other triggers have 20."""
 OTHER_PRIORITY = 20
+DEFAULT = "abandoned-cart"
+"""The campaign that runs unless it is switched off, or a campaign has its id; and the type of its trigger."""
 
 SEGMENTS = (
     "champions",
@@ -325,6 +327,8 @@ def read(
         mend = "leave it out, or give a coupon"
         return None, [_fault(("budget",), document["budget"], "there is no coupon to spend it on", mend)]
     kind = campaign.trigger.type
+    if campaign.id == DEFAULT != kind:
+        return None, [_fault(("id",), DEFAULT, "users' states of this id are of carts", "give another one")]
     if len(campaign.steps) > STEPS.get(kind, inf):
         wrong = f"{kind} has a rhythm of its own"
         mend = "give one delay, or leave it out" if STEPS[kind] else "leave it out"

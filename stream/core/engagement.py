@@ -621,8 +621,11 @@ class _Passage:
 
     def _own(self, trigger: Trigger[Any]) -> Progress:
         packed = self.state.triggers.get(trigger.id)
-        own: Progress = trigger.state()
-        return own if packed is None else msgspec.msgpack.decode(packed, type=type(own))
+        new: Progress = trigger.state()
+        try:
+            return new if packed is None else msgspec.msgpack.decode(packed, type=type(new))
+        except msgspec.ValidationError:  # of another type of trigger, which had this id before
+            return new
 
     def _keep(self, trigger: Trigger[Any], own: Progress) -> Progress:
         if own == trigger.state():

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
-from stream.core.campaigns import OTHER_PRIORITY, PRIORITIES, Campaign
+from stream.core.campaigns import DEFAULT, OTHER_PRIORITY, PRIORITIES, Campaign
 from stream.core.engaged import Seen, UserState
 from stream.core.guards import EngagementConfig
 from stream.core.offers import Offered, What
@@ -112,8 +112,6 @@ TYPES: Mapping[str, type[Sequenced]] = {
     "win-back": WinBack,
 }
 """Types of triggers, as campaigns name them."""
-DEFAULT = "abandoned-cart"
-"""The campaign that runs unless it is switched off, or a campaign has its id."""
 
 
 def triggers_of(config: EngagementConfig, campaigns: Sequence[Campaign] = ()) -> tuple[Trigger[Any], ...]:

@@ -63,7 +63,8 @@ class Birthday(Sequenced):
 
     def next_timer(self, own: Sequence) -> int | None:
         """The next birthday's morning."""
-        return own.anchor + self.after_ms[0] if own.anchor else None
+        assert isinstance(own, Year)
+        return own.anchor + self.after_ms[0] if own.day else None
 
 
 def _day(told: object) -> str:
