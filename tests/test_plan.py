@@ -207,6 +207,17 @@ def test_cuts_and_the_moment_at_which_a_version_becomes_known_change_nothing(
     assert (live.messages, live.stored, live.alarms) == (replayed.messages, replayed.stored, replayed.alarms)
 
 
+def test_what_is_switched_off_ends_in_the_order_of_names() -> None:
+    """Whatever the hashes of texts are in a process: decisions of one event are numbered."""
+    names = [f"cart-{n}" for n in range(9)]
+    made = schedule(
+        *(("9:00", cart(id=name)) for name in names),
+        *(("10:30", cart(id=name, enabled=False)) for name in names),
+    )
+    rows = ("10:00 | consent", "10:05 | add A", "10:31 | clock", "10:32 | zone Europe/Berlin")
+    assert played(shop_of(made), *rows) == [f"1 10:31 {name} v2: cancelled 0 switched-off" for name in names]
+
+
 # What is published
 
 

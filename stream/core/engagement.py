@@ -485,8 +485,9 @@ class _Passage:
             observe_view(self.state, seen)
         if self.engine.terms is not None:
             self._watch(seen)
-        for rule in self.engine.off:
-            self._switch_off(rule)
+        if self.engine.off:
+            for rule in sorted(self.engine.off & (self.state.triggers.keys() | self.state.pending.keys())):
+                self._switch_off(rule)
         if seen.type == "purchase" and self.state.nudged:
             self._revoke(seen)
         if seen.event.coupon is not None and self.state.coupons and seen.type in REDEEMING:
