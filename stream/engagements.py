@@ -106,6 +106,13 @@ class Weighed(Struct, frozen=True, omit_defaults=True):
     refused: str | None = None
 
 
+class Consents(Struct, frozen=True, kw_only=True):
+    """What the user had answered, of the campaign's channels and its purpose; null: he never was asked."""
+
+    channels: dict[str, bool | None]
+    purposes: dict[str, bool | None]
+
+
 class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A record's value on `decisions`: why a nudge was sent, held, suppressed, cancelled or revoked."""
 
@@ -122,6 +129,7 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: list[Evidence]
     version: Number | None = None
     offers: list[Weighed] | None = None
+    consent: Consents | None = None
 
 
 def read_engagement(data: bytes) -> Engagement:

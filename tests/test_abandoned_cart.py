@@ -259,7 +259,8 @@ def test_a_message_says_what_and_when() -> None:
         '"counters":{"sent_day":0,"sent_week":0,"bucket":2204},"evidence":['
         f'{{"type":"add_to_cart","time":{ms("10:07")},"item":"A"}},'
         f'{{"type":"add_to_cart","time":{ms("10:06:30")},"item":"B"}},'
-        f'{{"type":"add_to_cart","time":{ms("10:06")},"item":"C"}}]}}'
+        f'{{"type":"add_to_cart","time":{ms("10:06")},"item":"C"}}],'
+        '"consent":{"channels":{"email":true},"purposes":{"personalisation":true}}}'
     )
 
 

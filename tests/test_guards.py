@@ -23,8 +23,9 @@ from stream.core.guards import (
     holdout,
     quiet_end,
 )
+from stream.core.messages import Consents
+from tests.scenarios import campaign, engine, ms
 from tests.scenarios import check as check_table
-from tests.scenarios import engine, ms
 
 MINUTE_MS = 60_000
 
@@ -208,6 +209,27 @@ QUIET = {
 @pytest.mark.parametrize("name", CONSENT)
 def test_consent(name: str) -> None:
     check_table(CONSENT[name])
+
+
+def test_a_decision_tells_what_was_answered() -> None:
+    table = """
+        10:05  | add A   |
+        10:50  | clock   | suppressed 1 consent
+        10:55  | refuse  |
+        11:00  | add B   |
+        11:45  | clock   | suppressed 1 consent
+        11:50  | consent |
+        11:55  | add C   |
+        12:00  | buy A B | cancelled 1 purchase
+        12:05  | add D   |
+        12:50  | clock   | sent 1: D C
+    """
+    given = campaign("abandoned-cart", channels=["push", "email"], steps=["45m"])
+    never, refused, cancelled, sent = (one.consent for one in check_table(table, campaigns=[given]).decisions)
+    assert never == Consents({"push": None, "email": None}, {"personalisation": None})
+    assert refused == Consents({"push": None, "email": False}, {"personalisation": False})
+    assert cancelled is None
+    assert sent == Consents({"push": None, "email": True}, {"personalisation": True})
 
 
 @pytest.mark.parametrize("name", CAPS)

@@ -23,7 +23,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from stream.core.messages import Decision, Evidence, Message, NudgeItem
+from stream.core.messages import Consents, Decision, Evidence, Message, NudgeItem
 from stream.embedded import free_port
 from stream.engagements import SCHEMAS, Engagement, Nudge, read_engagement, schema, schema_file
 from stream.engagements import Decision as ReadDecision
@@ -75,7 +75,11 @@ def said_today() -> tuple[bytes, bytes]:
     items = (NudgeItem("mug", None, 1), NudgeItem("cup", 2.5, 2))
     message = Message(0, "ann", "email", "c", "r", items, 1, 2, 3, 1)
     evidence = (Evidence("add_to_cart", 1, "mug"), Evidence("purchase", 2))
-    decision = Decision(0, 2, "ann", "c", "r", 0, 1, "cancelled", "purchase", {"sent_day": 1}, evidence)
+    answers = Consents({"email": False, "push": None}, {"personalisation": True})
+    said = (0, 2, "ann", "c", "r", 0, 1, "held", "cap", {"sent_day": 1}, evidence)
+    decision = Decision(*said, consent=answers)
+        0, 2, "ann", "c", "r", 0, 1, "held", "cap", {"sent_day": 1}, evidence, consent=answers
+    )
     return message.json("a"), decision.json("b")
 
 

@@ -23,6 +23,7 @@ from stream.core.coupons import WITHIN_MS as COUPON_WITHIN_MS
 from stream.core.engaged import (
     NUDGED,
     REVOCABLE_MS,
+    Choice,
     Nudged,
     Seen,
     Timer,
@@ -34,6 +35,7 @@ from stream.core.engaged import (
 from stream.core.guards import WEEK_MS, Audience, Candidate, EngagementConfig, Stop, check, counters, stands
 from stream.core.loyalty import Program, after
 from stream.core.messages import (
+    Consents,
     CouponCode,
     Decision,
     Evidence,
@@ -310,7 +312,8 @@ class _Passage:
             asked = asked if stop.reason in ("content", "coupon") else 0
             self.state.pending[trigger.id] = Timer(stop.until, timer.due, True, asked, requested)
         weighed = () if grant is None else grant.weighed
-        self._decide(trigger.id, step, timer.due, now, verdict, reason, counted, proposal.evidence, weighed)
+        consent, about = _consents(trigger, self.state), (counted, proposal.evidence, weighed)
+        self._decide(trigger.id, step, timer.due, now, verdict, reason, *about, consent)
         if verdict != "sent" and grant is not None:
             self._give_back(grant)
         self._withdraw(trigger.id, timer)
@@ -657,6 +660,7 @@ class _Passage:
         counted: dict[str, int] | None = None,
         evidence: tuple[Evidence, ...] = (),
         weighed: tuple[Weighed, ...] = (),
+        consent: Consents | None = None,
     ) -> None:
         self.outcome.decisions.append(
             Decision(
@@ -673,6 +677,7 @@ class _Passage:
                 evidence=evidence,
                 version=self._number(rule),
                 offers=weighed,
+                consent=consent,
             )
         )
 
@@ -686,6 +691,16 @@ def _with(trigger: Trigger[Any], proposal: Proposal[Any], timer: Timer, offer: O
     made = trigger.offered(proposal, offer.items)
     evidence = tuple(Evidence(OFFER, offer.time, line.item) for line in made.items) if trigger.asks else ()
     return replace(made, evidence=(*made.evidence, *evidence))
+
+
+def _consents(trigger: Trigger[Any], user: UserState) -> Consents:
+    """What a user answered of what a trigger's messages need."""
+    channels = {name: _answer(user.channels.get(name)) for name in trigger.channels}
+    return Consents(channels, {trigger.purpose: _answer(user.purposes.get(trigger.purpose))})
+
+
+def _answer(choice: Choice | None) -> bool | None:
+    return None if choice is None else choice.granted
 
 
 def _shown(

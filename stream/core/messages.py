@@ -160,12 +160,20 @@ def revoke_key(said: Message | Revoke) -> str:
     return f"{said.rule}-{said.step}-{said.due}-{said.user}"
 
 
+class Consents(msgspec.Struct, frozen=True):
+    """What a user had answered, of the campaign's channels and its purpose; None: he never was asked."""
+
+    channels: dict[str, bool | None]
+    purposes: dict[str, bool | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Why a nudge was sent, held, suppressed, cancelled or revoked (topic ``decisions``).
 
     ``reason`` is "" when sent, the guard when held or suppressed, else the event's type. ``offers`` are the
-    best of several coupons, as they were weighed. ``at`` as in `Message`.
+    best of several coupons, as they were weighed. ``consent`` is None where no guard was asked. ``at`` as in
+    `Message`.
     """
 
     at: int
@@ -181,6 +189,7 @@ class Decision:
     evidence: tuple[Evidence, ...] = ()
     version: int | None = None
     offers: tuple[Weighed, ...] = ()
+    consent: Consents | None = None
 
     @property
     def kind(self) -> str:
@@ -196,7 +205,7 @@ def _json(
     first: dict[str, object], said: Message | Revoke | Decision, last: dict[str, object] | None = None
 ) -> bytes:
     rest = {each.name: getattr(said, each.name) for each in fields(said) if each.name != "at"}
-    for name in ("version", "template", "data", "coupon", "offers"):
+    for name in ("version", "template", "data", "coupon", "offers", "consent"):
         if not rest.get(name, True):
             del rest[name]
     return msgspec.json.encode(first | rest | (last or {}))
