@@ -78,8 +78,6 @@ def said_today() -> tuple[bytes, bytes]:
     answers = Consents({"email": False, "push": None}, {"personalisation": True})
     said = (0, 2, "ann", "c", "r", 0, 1, "held", "cap", {"sent_day": 1}, evidence)
     decision = Decision(*said, consent=answers)
-        0, 2, "ann", "c", "r", 0, 1, "held", "cap", {"sent_day": 1}, evidence, consent=answers
-    )
     return message.json("a"), decision.json("b")
 
 
