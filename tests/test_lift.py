@@ -31,8 +31,6 @@ from stream.core.lift import (
     detectable,
     lift,
     lift_of,
-    lifts,
-    merged,
     newcombe,
     split,
     tallies,
@@ -133,7 +131,6 @@ def test_campaigns_have_their_own_windows_and_do_not_add_up() -> None:
         "a": Tally(1),
         "b": Tally(1, 1, 50, 2500),
     }
-    assert tallies(decisions, [], TERMS, by="rule").keys() == {ALL, "a-rule", "b-rule"}
 
 
 NESTED = {"none": Terms(DAY, 0), "few": Terms(WINDOW, 500), "many": Terms(DAY, 1000)}
@@ -234,26 +231,6 @@ def test_tallies_are_those_of_the_oracle_in_any_order_and_told_twice(
     found = tallies(told, random.sample(purchases, len(purchases)), terms)
     names = {name for name in (ALL, "x", "y") if oracle(decisions, [], window, name) != Groups()}
     assert found == {name: oracle(decisions, purchases, window, name) for name in names}
-
-
-@given(decisions_, purchases_, st.permutations(range(3)))
-def test_partitions_merge_to_the_whole_in_any_order(
-    decisions: list[dict[str, Any]], purchases: list[Purchase], order: list[int]
-) -> None:
-    """A partition has all of its users."""
-    terms = {"x": Terms(4, 1000), "y": Terms(2, 500)}
-    parts = [
-        tallies(
-            [each for each in decisions if ord(each["user"]) % 3 == part],
-            [each for each in purchases if ord(each.user) % 3 == part],
-            terms,
-        )
-        for part in order
-    ]
-    whole = tallies(decisions, purchases, terms)
-    assert merged(parts) == whole
-    assert lifts(merged(parts), terms) == lift_of(decisions, purchases, terms)
-    assert lifts(whole, terms).keys() == whole.keys()
 
 
 @given(st.lists(st.lists(st.integers(0, 10**9), max_size=3), max_size=9), st.integers(0, 9))

@@ -18,8 +18,8 @@ different shares; the smaller one's users are among the greater one's. In all, t
 whom all of these campaigns leave alone. There the groups differ by the coin alone. By campaign they may
 differ by what *other* campaigns did before: whom one made buy leaves no cart behind.
 
-Sums are integers (cents), so those of partitions add up exactly in any order. Intervals are of 95 %, at one
-look: who looks daily and stops when he likes what he sees errs more often.
+Sums are integers (cents), so they are exact in any order. Intervals are of 95 %, at one look: who looks daily
+and stops when he likes what he sees errs more often.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf, isfinite, sqrt
 from statistics import NormalDist
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.special import bdtr, bdtrc, chdtrc, stdtrit
 
@@ -46,7 +46,6 @@ _PASSED = frozenset(["sent", "held"])
 _Z = NormalDist().inv_cdf(0.975)
 _Z_POWER = NormalDist().inv_cdf(0.8)
 
-By = Literal["campaign", "rule"]
 Entry = tuple[int, bool]
 """When a user entered (ms), and whether he is held out."""
 
@@ -115,11 +114,6 @@ class Groups:
     treated: Tally = field(default_factory=Tally)
     holdout: Tally = field(default_factory=Tally)
 
-    def merge(self, other: Groups) -> None:
-        """Add the sums of other users."""
-        self.treated.merge(other.treated)
-        self.holdout.merge(other.holdout)
-
 
 def held_out(decision: Mapping[str, Any]) -> bool | None:
     """Whether a decision (JSON of topic `decisions`) puts its user into the holdout; None: not eligible."""
@@ -133,16 +127,14 @@ def tallies(
     decisions: Iterable[Mapping[str, Any]],
     purchases: Iterable[Purchase],
     terms: Mapping[str, Terms],
-    by: By = "campaign",
 ) -> dict[str, Groups]:
-    """The sums by campaign (or rule), and of all together under `ALL`. At most ~8 µs a decision.
+    """The sums by campaign, and of all together under `ALL`. At most ~8 µs a decision.
 
-    ``terms`` by the same names; decisions of others are passed over. Both in any order; decisions told twice
-    change nothing, purchases told twice count twice. All of a user's must be given at once: parts of the
-    users can be merged, parts of the time cannot. Windows still open count with what they have so far, in
+    ``terms`` by campaign; decisions of others are passed over. Both in any order; decisions told twice
+    change nothing, purchases told twice count twice. Windows still open count with what they have so far, in
     both groups alike; to leave them out, leave out their decisions.
     """
-    entered = _entries(decisions, terms, by)
+    entered = _entries(decisions, terms)
     bought = _bought(purchases, set().union(*entered.values()))
     found: dict[str, Groups] = {}
     for name, users in sorted(entered.items()):
@@ -160,23 +152,14 @@ def _terms(terms: Mapping[str, Terms]) -> dict[str, Terms]:
     return {**terms, ALL: Terms(window, least)}
 
 
-def merged(parts: Iterable[Mapping[str, Groups]]) -> dict[str, Groups]:
-    """The sums of all partitions, of each user one."""
-    found: dict[str, Groups] = {}
-    for part in parts:
-        for name, groups in part.items():
-            found.setdefault(name, Groups()).merge(groups)
-    return found
-
-
 def _entries(
-    decisions: Iterable[Mapping[str, Any]], terms: Mapping[str, Terms], by: By
+    decisions: Iterable[Mapping[str, Any]], terms: Mapping[str, Terms]
 ) -> dict[str, dict[str, Entry]]:
     """The users of each campaign, and of all, with their first eligible decision."""
     found: dict[str, dict[str, Entry]] = {}
     least = _terms(terms)[ALL].holdout
     for decision in decisions:
-        name, held = decision[by], held_out(decision)
+        name, held = decision["campaign"], held_out(decision)
         if held is None or name not in terms:
             continue
         _enter(found, name, decision, held)
@@ -235,22 +218,14 @@ class Lift:
 
 
 def lift_of(
-    decisions: Iterable[Mapping[str, Any]],
-    purchases: Iterable[Purchase],
-    terms: Mapping[str, Terms],
-    by: By = "campaign",
+    decisions: Iterable[Mapping[str, Any]], purchases: Iterable[Purchase], terms: Mapping[str, Terms]
 ) -> dict[str, Lift]:
-    """Lift by campaign (or rule), and of all together under `ALL`; see `tallies`.
+    """Lift by campaign, and of all together under `ALL`; see `tallies`.
 
     Shares and salt must have been the same at all decisions given. Raises ValueError as `lift` does.
     """
-    return lifts(tallies(decisions, purchases, terms, by), terms)
-
-
-def lifts(sums: Mapping[str, Groups], terms: Mapping[str, Terms]) -> dict[str, Lift]:
-    """What sums say that `tallies` made with these terms, or `merged`. Raises ValueError as `lift` does."""
     of = _terms(terms)
-    return {name: lift(groups, of[name]) for name, groups in sums.items()}
+    return {name: lift(groups, of[name]) for name, groups in tallies(decisions, purchases, terms).items()}
 
 
 def lift(groups: Groups, terms: Terms) -> Lift:
