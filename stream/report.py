@@ -18,6 +18,7 @@ from stream.core.campaigns import DEFAULT, Campaign, Goals
 from stream.core.guards import DAY_MS, EngagementConfig
 from stream.core.lift import ALL, Lift, Purchase, Terms, held_out, lift_of
 from stream.core.plan import Schedule
+from stream.core.rfm import cents_of
 from stream.dry_run import passing
 from stream.events import Event
 from stream.forward import is_mail
@@ -145,7 +146,8 @@ class Register:
             return
         for event in _events(data):
             if event.type in marks and self._is_first(event):
-                purchase = Purchase(time_ms(event.time), event.user or event.anonymous or "", _cents(event))
+                user, cents = event.user or event.anonymous or "", cents_of(event) or 0
+                purchase = Purchase(time_ms(event.time), user, cents)
                 self.bought.setdefault(event.type, []).append(purchase)
 
     def _is_first(self, event: Event) -> bool:
@@ -191,13 +193,6 @@ def _events(data: bytes) -> Iterator[Event]:
             continue
         if event.lacks() is None:
             yield event
-
-
-def _cents(event: Event) -> int:
-    """What an order brought: its value, else the sum of its lines as far as prices are told."""
-    if event.value is not None:
-        return round(event.value * 100)
-    return sum(round((line.price or 0) * line.quantity * 100) for line in event.lines())
 
 
 # What runs

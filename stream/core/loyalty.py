@@ -180,7 +180,7 @@ def after(program: Program, loyalty: Loyalty, seen: Seen, before: Rfm, now: Rfm)
 
 def _earned(program: Program, loyalty: Loyalty, seen: Seen) -> Loyalty:
     ordered = seen.type == "purchase"
-    cents = (cents_of(seen) or 0) if ordered else 0
+    cents = (cents_of(seen.event) or 0) if ordered else 0
     points = points_of(program, cents) + program.events.get(seen.type, 0)
     by = {"points": points, "orders": int(ordered), "spend": cents}
     if any(goal.counter == seen.type for goal in program.milestones):

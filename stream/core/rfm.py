@@ -27,6 +27,7 @@ from stream.core.items import item_hash
 
 if TYPE_CHECKING:
     from stream.core.engaged import Seen, UserState
+    from stream.events import Event
 
 I64 = NDArray[np.int64]
 DAY_MS = 86_400_000
@@ -120,15 +121,14 @@ def after(rfm: Rfm, seen: Seen) -> Rfm:
     if seen.type not in KINDS or event.user is None:
         return rfm
     id_ = item_hash(event.order) if event.order is not None else 0
-    cents = cents_of(seen)
+    cents = cents_of(event)
     if seen.type == "purchase":
         return _bought(rfm, Order(seen.time, id_, cents or 0))
     return _refunded(rfm, seen.time, id_, cents)
 
 
-def cents_of(seen: Seen) -> int | None:
+def cents_of(event: Event) -> int | None:
     """What an event is worth: what it says itself, else its lines; None: neither tells."""
-    event = seen.event
     told = [line.price * line.quantity for line in event.lines() if line.price is not None]
     amount = sum(told) if event.value is None else event.value
     return min(round(amount * 100), MOST_CENTS) if told or event.value is not None else None
