@@ -231,6 +231,8 @@ WRONG = r"""
         (did you mean price-drop?)
     trigger: {}
         trigger: there is no type: give type, one of abandoned-cart, price-drop
+    trigger: price-drop
+        trigger: there is no type: give type, one of abandoned-cart, price-drop (did you mean type: price-drop?)
     trigger: {type: price-drop}
         trigger.least_percent: nothing is there: give a number
     trigger: {type: abandoned-cart, of: seen}

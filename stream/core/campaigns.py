@@ -449,7 +449,8 @@ def _not_rising(value: list[Any], path: Path) -> Iterator[Fault]:
 def _trigger_faults(value: Any, path: Path, checks: _Checks) -> Iterator[Fault]:
     known = ", ".join(sorted(checks.registry))
     if not isinstance(value, Mapping) or "type" not in value:
-        yield _fault(path, value, "there is no type", f"give type, one of {known}")
+        near = f" (did you mean type: {value}?)" if str(value) in checks.registry else ""
+        yield _fault(path, value, "there is no type", f"give type, one of {known}{near}")
         return
     kind = value["type"]
     if not isinstance(kind, str) or kind not in checks.registry:
