@@ -232,7 +232,7 @@ WRONG = r"""
     trigger: {}
         trigger: there is no type: give type, one of abandoned-cart, price-drop
     trigger: price-drop
-        trigger: there is no type: give type, one of abandoned-cart, price-drop (did you mean type: price-drop?)
+        (did you mean type: price-drop?)
     trigger: {type: price-drop}
         trigger.least_percent: nothing is there: give a number
     trigger: {type: abandoned-cart, of: seen}
