@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -32,6 +35,8 @@ from tests.scenarios import MONDAY, Happening, Shop, campaign, check, engine, ev
 
 OPEN: dict[str, Any] = {"cart_enabled": False, "cap_day": 100, "cap_week": 100}
 """The default campaign off, no caps: what the trigger alone does."""
+ANSWER: dict[str, Any] = {"channels": {"email": True}, "purposes": {"personalisation": True}}
+MINUTE_MS = 60_000
 
 CHECKOUT = {
     "half an hour after a checkout without an order, not a millisecond earlier": """
@@ -665,6 +670,40 @@ def test_a_late_order_takes_back_what_a_campaign_sent_that_is_switched_off_since
     shop.engine = engine([campaign("win-back", enabled=False)], **OPEN)
     shop.play([happening("61 10:06 | buy B of 60 10:00 |", MONDAY, 2000)])
     assert [revoke_key(revoke) for revoke in shop.revokes] == [revoke_key(shop.messages[0])]
+
+
+def _shop_of(log: Sequence[Happening], kind: str) -> Shop:
+    shop = Shop(engine([campaign(kind, expires="500d", rest="0s", steps=["30m"])], **OPEN))
+    shop.play(log)
+    return shop
+
+
+def _log_of(random: Random) -> list[Happening]:
+    """Some hours of a shopper, and then two hours of nothing."""
+    log, time = [Happening("shopper", ms("10:00"), ms("10:00"), event("consent", ms("10:00"), **ANSWER))], 0
+    for _ in range(12):
+        time = log[-1].time + random.choice([1, 5, 20, 180]) * MINUTE_MS
+        kind = random.choice(["add_to_cart", "remove_from_cart", "begin_checkout", "purchase", "invited", ""])
+        said = event(kind, time, items=[{"item": random.choice("AB")}]) if kind else None
+        log.append(Happening("shopper" if kind else "", time, time, said))
+    return [*log, Happening("", time + 120 * MINUTE_MS, time + 120 * MINUTE_MS, None)]
+
+
+def test_a_late_order_takes_back_what_it_would_have_kept_back() -> None:
+    """Against the same log with the order at its place."""
+    told = Counter[tuple[str, bool]]()
+    for kind, seed in product(("abandoned-cart", "abandoned-checkout", "event", "welcome"), range(25)):
+        random = Random(seed)
+        log = _log_of(random)
+        for sent in _shop_of(log, kind).messages[-1:]:
+            time, end = sent.due - random.choice([10, 29, 31, 60]) * MINUTE_MS, log[-1].received
+            order = event("purchase", time, items=[{"item": "C"}])
+            late = _shop_of([*log, Happening("shopper", time, end, order)], kind)
+            here = sorted([*log, Happening("shopper", time, time, order)], key=lambda one: one.received)
+            kept_back = sent.due not in [one.due for one in _shop_of(here, kind).messages]
+            assert kept_back == (sent.due in [one.due for one in late.revokes])
+            told[kind, kept_back] += 1
+    assert len(told) >= 7, "both of it happens"
 
 
 @pytest.mark.parametrize("old", sorted(TYPES))
