@@ -245,6 +245,15 @@ BIRTHDAY = {
         3 13:59:59.999 | clock |
         3 14:00   | clock   | sent 1:
     """,
+    "once, also for who flies west on the day": """
+        1 10:00   | consent |
+        1 10:00   | zone Europe/Berlin |
+        1 10:05   | prefer birthday 03-06 |
+        3 08:00   | clock   | sent 1:
+        3 10:00   | zone America/New_York |
+        3 14:00   | clock   |
+        368 14:00 | clock   | sent 1:
+    """,
     "what is no day is none": """
         1 10:00  | consent |
         1 10:05  | prefer birthday 02-30 |

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from stream.core.engaged import Seen, UserState, zone_of
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import Proposal, Sequence, Sequenced
+from stream.core.triggers.shape import DAY_MS, Proposal, Sequence, Sequenced
 
 HOUR = 9
 _DAY = re.compile(r"(?:\d{4}-)?(\d{2})-(\d{2})")
@@ -47,7 +47,9 @@ class Birthday(Sequenced):
             return Year()
         if (day, user.zone) == (own.day, own.zone):
             return own
-        return Year(anchor=morning_after(seen.time, day, user.zone), day=day, zone=user.zone, told=liked.time)
+        last = user.campaigns.get(self.id, 0)  # the day has a second morning for who moves west
+        begin = morning_after(max(seen.time, last + DAY_MS), day, user.zone)
+        return Year(anchor=begin, day=day, zone=user.zone, told=liked.time)
 
     def on_timer(self, own: Sequence, user: UserState, now: int) -> Proposal[Sequence]:
         """This year's, and then next year's."""
