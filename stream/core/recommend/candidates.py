@@ -12,9 +12,10 @@ evidence of every channel is made only of the candidates it is asked for (`Candi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby, pairwise
+from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise, starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,49 +59,57 @@ class Entries:
     def sums(self, by: F32 | None = None) -> F64:
         """What each channel gives each user in all, entries times ``by`` [U, w]: [C, U]."""
         sums = np.zeros((len(self.values), len(self.item)))
-        for channels, matrix in self._matrices():
+        for channels, matrix in self.matrices:
             values = matrix if by is None else matrix * by
             if self.factors is None:
-                sums[channels] = values.sum(axis=1)
+                sums[channels] = np.add.reduce(values, axis=1)
             else:
-                # An empty run would give the entry behind it, and there may be none.
-                held = [number for number, length in enumerate(self.runs) if length]
-                begins = list(accumulate((self.runs[number] for number in held[:-1]), initial=0))
+                held, begins = _held(self.runs)
                 by_run = np.add.reduceat(values, begins, axis=1)
-                sums[channels] = (by_run * self.factors[channels][:, None, held]).sum(axis=2)
+                sums[channels] = np.add.reduce(by_run * self.factors[channels][:, None, held], axis=2)
         return sums
 
-    def mixed(self, weights: F32) -> F32:
-        """The sum of the channels by ``weights`` [C, U]: [U, w]."""
-        total: F32 | None = None
-        for channels, values in self._matrices():
-            weight = weights[channels]
-            if self.factors is None:
-                part = values * weight.sum(axis=0)[:, None]
+    def mix(self, weights: F32, into: F32) -> None:
+        """The sum of the channels by ``weights`` [C, U], into [U, w]."""
+        if not self.matrices:
+            into[:] = 0
+        for number, (channels, values) in enumerate(self.matrices):
+            by = np.add.reduce(weights[channels], axis=0)[:, None]
+            if self.factors is not None:
+                by_run = weights[channels][:, :, None] * self.factors[channels][:, None]
+                by = np.add.reduce(by_run, axis=0).repeat(self.runs, axis=1)
+            if number:
+                into += values * by
             else:
-                by_run = (weight[:, :, None] * self.factors[channels][:, None]).sum(axis=0)
-                part = np.repeat(by_run, self.runs, axis=1)
-                part *= values
-            total = part if total is None else np.add(total, part, out=total)
-        return np.zeros(self.item.shape, dtype=np.float32) if total is None else total
+                np.multiply(values, by, out=into)
 
     def at(self, row: I64, column: I64) -> F32:
         """The values of some entries [m] in each channel: [C, m]."""
         found = np.zeros((len(self.values), len(row)), dtype=np.float32)
-        for channels, values in self._matrices():
+        for channels, values in self.matrices:
             found[channels] = values[row, column]
         if self.factors is not None:
-            found *= np.repeat(self.factors, self.runs, axis=1)[:, column]
+            found *= self.factors.repeat(self.runs, axis=1).take(column, axis=1)
         return found
 
-    def _matrices(self) -> Iterator[tuple[slice, F32]]:
+    @cached_property
+    def matrices(self) -> list[tuple[slice, F32]]:
         """Each matrix, and the channels next to each other that name it."""
-        begin = 0
-        for _, same in groupby(self.values, id):
-            values, *others = same
-            if values is not None:
-                yield slice(begin, begin + 1 + len(others)), values
-            begin += 1 + len(others)
+        found: list[tuple[slice, F32]] = []
+        for channel, values in enumerate(self.values):
+            if found and values is found[-1][1]:
+                found[-1] = slice(found[-1][0].start, channel + 1), values
+            elif values is not None:
+                found.append((slice(channel, channel + 1), values))
+        return found
+
+
+@lru_cache(maxsize=16)
+def _held(runs: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """The numbers of the runs that are not empty, and where those begin."""
+    # An empty run would give the entry behind it, and there may be none.
+    held = [number for number, length in enumerate(runs) if length]
+    return held, list(accumulate((runs[number] for number in held[:-1]), initial=0))
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,8 @@ class Candidates:
     """J candidates of U users, by user, then by local id.
 
     ``row`` [J], ``item`` [J], ``start`` [U + 1] where each user's begin. The entries of all ``parts`` are
-    sorted by user and candidate, those of candidate j from ``first[j]`` on, and those of user u that name no
-    item, whose values are 0, from ``end[u]`` on: ``place`` [U · W] is where each stands in the matrix
+    sorted by user and candidate, those of candidate j from ``first[j]`` [J + 1] on, and those of user u that
+    name no item, whose values are 0, from ``end[u]`` on: ``place`` [U · W] is where each stands in the matrix
     [U, 2^bits] of all parts side by side, which begin at ``columns``; ``head`` [J] is the place of each
     candidate's first. ``everywhere`` is the evidence [J] of channels, by number, that speak of every
     candidate.
@@ -132,6 +141,13 @@ class Candidates:
         """U."""
         return len(self.start) - 1
 
+    @cached_property
+    def spans(self) -> list[tuple[Entries, slice, slice]]:
+        """Each part, its channels, and its columns in the matrix of all."""
+        ends = accumulate((len(part.values) for part in self.parts), initial=0)
+        channels, columns = (starmap(slice, pairwise(each)) for each in (ends, self.columns))
+        return list(zip(self.parts, channels, columns, strict=True))
+
     def find(self, row: I64, item: I32) -> I64:
         """Places [n] of (row, item) pairs [n] among the candidates, −1 for those that are none."""
         if not len(self.item) or not len(row):
@@ -151,31 +167,32 @@ class Candidates:
         length = np.count_nonzero(given >= 0, axis=1)
         return at, (np.cumsum(length) - length)[self.row[at]] + column[at]
 
-    def within(self, place: I64, part: int) -> tuple[I64, I64, I64]:
-        """Which of some places [n] are a part's: numbers [m], and their rows and columns in it [m]."""
-        low, high = self.columns[part : part + 2]
-        column = place & ((1 << self.bits) - 1)
-        mine = np.flatnonzero((column >= low) & (column < high))
-        return mine, place[mine] >> self.bits, column[mine] - low
+    def part_of(self, place: I64) -> U8:
+        """The number of the part that each of some places [n] is in: [n]."""
+        widths = [high - low for low, high in pairwise(self.columns)]
+        by_column = np.arange(len(widths), dtype=np.uint8).repeat(widths)
+        return by_column.take(place & ((1 << self.bits) - 1))
+
+    def within(self, place: I64, part: int) -> tuple[I64, I64]:
+        """The rows and columns [n] in a part of places [n] that are in it."""
+        return place >> self.bits, (place & ((1 << self.bits) - 1)) - self.columns[part]
 
     def totals(self) -> F64:
         """Σ_j of each channel's evidence, by user: [C, U]."""
         totals = np.concatenate([part.sums() for part in self.parts])
-        held = (self.start[1:] > self.start[:-1]).nonzero()[0]
-        start = self.start[held]
-        for channel, values in self.everywhere.items():
-            totals[channel, held] = np.add.reduceat(values, start)
+        if self.everywhere:
+            held = (self.start[1:] > self.start[:-1]).nonzero()[0]
+            start = self.start.take(held)
+            for channel, values in self.everywhere.items():
+                totals[channel, held] = np.add.reduceat(values, start)
         return totals
 
     def totals_by(self, at: I64, by: F32) -> F64:
         """Σ of each channel's evidence of candidates ``at`` [n] times ``by`` [n], by user: [C, U]."""
-        row, length = self.row[at], self.lengths(at)
+        row, (begin, place) = self.row.take(at), self.entries(at)
         wide = np.zeros((self.users, 1 << self.bits), dtype=np.float32)
-        wide.ravel()[self._places(at, length)] = by.repeat(length)
-        columns = pairwise(self.columns)
-        totals = np.concatenate(
-            [part.sums(wide[:, low:high]) for part, (low, high) in zip(self.parts, columns, strict=True)]
-        )
+        wide.ravel()[place] = by.repeat(np.diff(begin, append=len(place)))
+        totals = np.concatenate([part.sums(wide[:, columns]) for part, _, columns in self.spans])
         for channel, values in self.everywhere.items():
             totals[channel] = np.bincount(row, weights=values[at] * by, minlength=self.users)
         return totals
@@ -190,11 +207,10 @@ class Candidates:
 
     def weighed(self, weights: F64) -> Weighed:
         """All entries with their channels weighed by ``weights`` [C, U]."""
-        weights_32, channel = weights.astype(np.float32), 0
+        weights_32 = weights.astype(np.float32)
         wide = np.empty((self.users, 1 << self.bits), dtype=np.float32)
-        for part, (low, high) in zip(self.parts, pairwise(self.columns), strict=True):
-            wide[:, low:high] = part.mixed(weights_32[channel : channel + len(part.values)])
-            channel += len(part.values)
+        for part, channels, columns in self.spans:
+            part.mix(weights_32[channels], wide[:, columns])
         return Weighed(self, weights_32, wide.ravel())
 
     @property
@@ -205,13 +221,11 @@ class Candidates:
     def evidence(self, at: I64) -> F32:
         """The evidence of every channel for candidates ``at`` [n]: [C, n]. ~20 ns an entry of theirs."""
         begin, place = self.entries(at)
-        values = np.zeros((sum(len(part.values) for part in self.parts), len(place)), dtype=np.float32)
-        channel = 0
-        for number, part in enumerate(self.parts):
-            mine, row, column = self.within(place, number)
-            channels = slice(channel, channel + len(part.values))
-            values[channels, mine] = part.at(row, column)
-            channel = channels.stop
+        of, channels = self.part_of(place), sum(len(part.values) for part in self.parts)
+        values = np.zeros((channels, len(place)), dtype=np.float32)
+        for number, (part, own, _) in enumerate(self.spans):
+            mine = (of == number).nonzero()[0]
+            values[own, mine] = part.at(*self.within(place.take(mine), number))
         found = np.add.reduceat(values, begin, axis=1) if len(at) else values
         for channel, everywhere in self.everywhere.items():
             found[channel] = everywhere[at]
@@ -219,24 +233,17 @@ class Candidates:
 
     def lengths(self, at: I64) -> I64:
         """How many entries candidates ``at`` [n] have: [n]."""
-        # A user's entries that name no item follow his last candidate's; behind the very last nothing does.
-        after = self.first.take(np.minimum(at + 1, len(self.first) - 1))
-        after = np.where(at + 1 < len(self.first), after, len(self.place))
-        lengths: I64 = np.minimum(after, self.end.take(self.row.take(at))) - self.first.take(at)
-        return lengths
+        # A user's entries that name no item follow his last candidate's.
+        after = np.minimum(self.first.take(at + 1), self.end.take(self.row.take(at)))
+        return np.subtract(after, self.first.take(at), out=after)
 
     def entries(self, at: I64) -> tuple[I64, I64]:
         """The m entries of candidates ``at`` [n]: where those of each begin [n], and their places [m]."""
         length = self.lengths(at)
-        return length.cumsum() - length, self._places(at, length)
-
-    def _places(self, at: I64, length: I64) -> I64:
-        """The places [m] of the entries of candidates ``at`` [n], which have ``length`` [n]."""
-        ends = length.cumsum()
-        begin: I64 = (self.first[at] - ends + length).repeat(length)
-        begin += np.arange(len(begin))
-        return self.place[begin]
-
+        begin = length.cumsum() - length
+        which = (self.first.take(at) - begin).repeat(length)
+        which += np.arange(len(which))
+        return begin, self.place.take(which)
 
 @dataclass(frozen=True)
 class Weighed:
@@ -249,8 +256,8 @@ class Weighed:
     def sums(self) -> F32:
         """Σ_c w_c · f_c of each candidate: [J]. ~2 µs a user."""
         found, total = self.found, np.zeros(0, dtype=np.float32)
-        if len(found.first):
-            total = np.add.reduceat(self.wide.take(found.place), found.first)
+        if len(found.row):
+            total = np.add.reduceat(self.wide.take(found.place), found.first[:-1])
         for channel, values in found.everywhere.items():
             total += values * self.weights[channel].take(found.row)
         return total
@@ -266,7 +273,7 @@ class Weighed:
         strategy, because = self._told(place, strategies)
         flat = [each for part in strategies for each in part]
         for number, values in self.found.everywhere.items():
-            more = values[at] * self.weights[number][self.found.row[at]]
+            more = values.take(at) * self.weights[number].take(self.found.row.take(at))
             larger = more > share
             strategy[larger], because[larger] = flat[number], -1
             share = np.maximum(share, more)
@@ -274,59 +281,43 @@ class Weighed:
 
     def _largest(self, at: I64) -> tuple[F32, I64]:
         """The largest share of a part in candidates [n], and the place of its largest entry [n]."""
-        place = self.found.head[at]
-        share = self.wide.take(place)
-        many = np.flatnonzero(self.found.lengths(at) > 1)
-        if len(many):
-            share[many], place[many] = self._largest_of(at[many])
-        return share, place
-
-    def _largest_of(self, at: I64) -> tuple[F32, I64]:
-        """The same of candidates that have several entries."""
         begin, place = self.found.entries(at)
-        if len(self.found.parts) > 1:
-            begin, place, share = self._largest_part(begin, place)
-        else:
-            share = np.add.reduceat(self.wide.take(place), begin)
-        return share, place[_first_largest(self.wide.take(place), begin)]
-
-    def _largest_part(self, begin: I64, place: I64) -> tuple[I64, I64, F32]:
-        """Of entries [m], which begin at ``begin`` [n], those of the part that gives most, and how much."""
-        column = place & ((1 << self.found.bits) - 1)
-        news = np.zeros(len(place), dtype=np.bool_)
+        values = self.wide.take(place)
+        if len(self.found.parts) == 1:
+            return np.add.reduceat(values, begin), place.take(_first_largest(values, begin))
+        # The entries of a candidate stand by part: the parts of all in one row of segments.
+        part, news = self.found.part_of(place), np.empty(len(place), dtype=np.bool_)
+        np.not_equal(part[1:], part[:-1], out=news[1:])
         news[begin] = True
-        for edge in self.found.columns[1:-1]:
-            beyond = column >= edge
-            news[1:] |= beyond[1:] != beyond[:-1]
-        segment = np.flatnonzero(news)
-        share = np.add.reduceat(self.wide.take(place), segment)
-        first = _first_largest(share, np.searchsorted(segment, begin))
-        low, length = segment[first], np.diff(segment, append=len(place))[first]
-        starts = np.cumsum(length) - length
-        return starts, place[np.repeat(low - starts, length) + np.arange(int(length.sum()))], share[first]
+        segment = news.nonzero()[0]
+        shares = np.add.reduceat(values, segment)
+        chosen = _first_largest(shares, (news.cumsum() - 1).take(begin))
+        return shares.take(chosen), place.take(_first_largest(values, segment).take(chosen))
 
     def _told(self, place: I64, strategies: Sequence[Sequence[int]]) -> tuple[U8, I32]:
         """The strategies of entries at places [n], and the items [n] behind them."""
-        strategy, because = np.zeros(len(place), dtype=np.uint8), np.full(len(place), -1, dtype=np.int32)
-        begin = 0
-        for number, (part, codes) in enumerate(zip(self.found.parts, strategies, strict=True)):
-            mine, row, column = self.found.within(place, number)
-            because[mine] = part.because[row, column]
-            if len(set(codes)) == 1:
-                strategy[mine] = codes[0]
-            else:
-                shares = part.at(row, column) * self.weights[begin : begin + len(codes), row]
-                strategy[mine] = np.asarray(codes, dtype=np.uint8)[shares.argmax(axis=0)]
-            begin += len(codes)
+        of = self.found.part_of(place)
+        strategy = np.array([codes[0] for codes in strategies], dtype=np.uint8).take(of)
+        because = np.full(len(place), -1, dtype=np.int32)
+        for number, (part, channels, _) in enumerate(self.found.spans):
+            if part.because is not None and len(mine := (of == number).nonzero()[0]):
+                row, column = self.found.within(place.take(mine), number)
+                because[mine] = part.because[row, column]
+                if len(set(codes := strategies[number])) > 1:
+                    shares = part.at(row, column) * self.weights[channels, row]
+                    strategy[mine] = np.array(codes, dtype=np.uint8).take(shares.argmax(axis=0))
         return strategy, because
 
 
 def _first_largest(values: F32, begin: I64) -> I64:
-    """The first of the largest values of each segment: positions [n]. Segments begin at ``begin`` [n]."""
-    most = np.maximum.reduceat(values, begin)
-    owner = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(values)))
-    largest = np.flatnonzero(values == most[owner])
-    return largest[np.flatnonzero(np.diff(owner[largest], prepend=-1))]
+    """The first of the largest ``values`` [m] ≥ 0 of each segment: positions [n].
+
+    Segments begin at ``begin`` [n]. The bits of such a float order as it does, so one maximum over words of
+    value and position finds both.
+    """
+    words = values.view(np.int32).astype(np.int64) << 32
+    words |= np.arange(len(words) - 1, -1, -1)
+    return len(words) - 1 - (np.maximum.reduceat(words, begin) & 0xFFFF_FFFF)
 
 
 def unite(parts: Sequence[Entries]) -> Candidates:
@@ -334,41 +325,44 @@ def unite(parts: Sequence[Entries]) -> Candidates:
 
     Raises ValueError when the dictionary outgrows the bits of a word (8 million items with 512 entries).
     """
-    item = np.concatenate([part.item for part in parts], axis=1)
-    users, width = item.shape
+    words = np.concatenate([part.item for part in parts], axis=1).view(np.uint32)
+    users, width = words.shape
     bits = max(width - 1, 1).bit_length()
-    words = _words(item, bits)
+    _sort(words, bits)
+    rows = np.arange(users)
     place = (words & np.uint32((1 << bits) - 1)).astype(np.int64)
-    place += (np.arange(users) << bits)[:, None]
+    place += (rows << bits)[:, None]
     words >>= np.uint32(bits)
-    begins = words < np.uint32((1 << (32 - bits)) - 1)
-    length = np.count_nonzero(begins, axis=1)
-    begins[:, 1:] &= words[:, 1:] != words[:, :-1]
-    first = np.flatnonzero(begins)
-    place = place.ravel()
-    head = place.take(first)
+    # One more than there are entries: where the last one ends.
+    begins = np.ones(words.size + 1, dtype=np.bool_)
+    named = begins[:-1].reshape(words.shape)
+    np.less(words, np.uint32((1 << (32 - bits)) - 1), out=named)
+    end = np.add.reduce(named, axis=1) + rows * width
+    named[:, 1:] &= words[:, 1:] != words[:, :-1]
+    first, place = begins.nonzero()[0], place.ravel()
+    head = place.take(first[:-1])
     row = head >> bits
     return Candidates(
         row,
-        words.ravel().take(first).astype(np.int32),
-        np.searchsorted(row, np.arange(users + 1)),
+        words.ravel().take(first[:-1]).astype(np.int32),
+        row.searchsorted(np.arange(users + 1)),
         place,
         first,
         head,
-        length + np.arange(users) * width,
+        end,
         bits,
-        tuple(np.cumsum([0, *(part.item.shape[1] for part in parts)]).tolist()),
+        tuple(accumulate((part.item.shape[1] for part in parts), initial=0)),
         tuple(parts),
     )
 
 
-def _words(item: I32, bits: int) -> U32:
-    if (most := int(item.max(initial=0))) >= (1 << (32 - bits)) - 1:
+def _sort(items: U32, bits: int) -> None:
+    """Make of items [U, W], −1 for none, words of item and column; sort those of each row."""
+    if (most := int(items.view(np.int32).max(initial=0))) >= (1 << (32 - bits)) - 1:
         raise ValueError(
-            f"{most + 1} items are too many for {item.shape[1]} candidates a user: set profile_items or"
+            f"{most + 1} items are too many for {items.shape[1]} candidates a user: set profile_items or"
             " neighbors lower"
         )
-    words = item.view(np.uint32) << np.uint32(bits)
-    words |= np.arange(item.shape[1], dtype=np.uint32)
-    words.sort(axis=1)
-    return words
+    items <<= np.uint32(bits)
+    items |= np.arange(items.shape[1], dtype=np.uint32)
+    items.sort(axis=1)
