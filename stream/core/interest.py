@@ -84,7 +84,7 @@ class Interest:
     @property
     def row(self) -> I64:
         """The user of each entry: [M]."""
-        return np.repeat(np.arange(len(self)), self.length)
+        return np.arange(len(self)).repeat(self.length)
 
     def take(self, at: I64) -> Interest:
         """A copy of the users ``at`` [n]."""

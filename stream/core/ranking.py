@@ -73,8 +73,10 @@ def reaching(bits: I32, size: int) -> I64:
     least = np.ones((len(bits), 1), dtype=np.int32)
     if width > size:
         cut = width - size
-        least = np.maximum(least, np.partition(bits, cut, axis=1)[:, cut : cut + 1])
-    return np.flatnonzero(bits >= least)
+        bits_partitioned = bits.copy()
+        bits_partitioned.partition(cut, axis=1)
+        np.maximum(least, bits_partitioned[:, cut : cut + 1], out=least)
+    return (bits >= least).ravel().nonzero()[0]
 
 
 def best_first(row: I64, scores: F32, hashes: U64) -> I64:

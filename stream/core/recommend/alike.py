@@ -64,7 +64,7 @@ def entries(hood: Neighborhood, kin: Kin, query: Query) -> Entries:
     """Channel "content". Free without a catalogue; ~1 µs a user once the kin of his items are known, and
     ~0.2 ms one who told what he likes."""
     if not hood.content.known:
-        return _entries(np.full((len(query), 0), -1, dtype=np.int32), np.zeros((len(query), 0), np.float32))
+        return Entries(np.empty((len(query), 0), dtype=np.int32), (None,), None)
     own = _like_items(hood, kin, query)
     return own if query.preferred is None else _beside(own, _like_answers(hood, query, *query.preferred))
 
@@ -102,7 +102,7 @@ def _entries(item: I32, value: F32, because: I32 | None = None) -> Entries:
 def _beside(one: Entries, other: Entries) -> Entries:
     """The entries of both, of one channel."""
     (a,), (b,) = one.values, other.values
-    assert a is not None and b is not None
+    assert a is not None and b is not None and one.because is not None and other.because is not None
     return Entries(
         np.concatenate([one.item, other.item], axis=1),
         (np.concatenate([a, b], axis=1),),

@@ -15,7 +15,7 @@ from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked
 from stream.core.recommend import kernel
 from stream.core.recommend.candidates import Entries, unite
-from stream.core.recommend.lists import best, blank
+from stream.core.recommend.lists import best, blank, write
 from stream.core.views import STRATEGIES
 
 I32 = NDArray[np.int32]
@@ -43,17 +43,13 @@ def together(hood: Neighborhood, sets: I32, size: int) -> Ranked:
     own = found.find(row, sets[row, column])
     scores[own[own >= 0]] = 0
     at, place = best(found, scores, hood.items.hashes, size)
-    to = (found.row[at], place)
-    ranked.items[to], ranked.scores[to] = found.item[at], scores[at]
-    ranked.strategy[to], ranked.because[to] = weighed.reasons(at, [[_CODE]])
+    write(ranked, found.row.take(at) * size + place, weighed, at, scores, [[_CODE]])
     return ranked
 
 
 def _entries(hood: Neighborhood, sets: I32) -> Entries:
     length = (hood.cols.shape[1],) * sets.shape[1]
     owner = np.repeat(sets, length, axis=1)
-    cols, parts = kernel.lists_of(hood.cols, sets, length), kernel.lists_of(hood.scores, sets, length)
-    parts *= hood.column.take(cols)
-    parts *= owner >= 0
+    cols, parts = kernel.neighbors(hood, sets, length)
     parts = hood.whole(owner, cols, parts)
     return Entries(np.where(parts > 0, cols, np.int32(-1)), (parts,), owner)

@@ -219,7 +219,8 @@ def _entries(
     values = given.channel(channel)
     about, entries = _ABOUT.get(component), []
     for column in np.flatnonzero((given.item[0] == item) & (values[0] != 0)).tolist():
-        owner, value = int(given.because[0, column]), float(values[0, column])
+        owner = -1 if given.because is None else int(given.because[0, column])
+        value = float(values[0, column])
         figures = about(sources, query, owner, item) if about and owner >= 0 else {}
         if component == kernel.NAME:
             figures = _discounted(figures, value, alike=channel == _ALIKE)

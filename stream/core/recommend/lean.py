@@ -39,10 +39,8 @@ def entries(hood: Neighborhood, query: Query, trending: I32) -> Entries:
     because, values = item.copy(), np.empty((users, ends[2]), dtype=np.float32)
     discounts = (DISCOUNT ** np.arange(profile.shape[1])).astype(np.float32)
 
-    because[:, kin] = np.repeat(profile, length, axis=1)
-    cols, parts = kernel.lists_of(hood.cols, profile, length), kernel.lists_of(hood.scores, profile, length)
-    parts *= hood.column.take(cols)
-    parts *= because[:, kin] >= 0
+    because[:, kin] = profile.repeat(length, axis=1)
+    cols, parts = kernel.neighbors(hood, profile, length)
     parts = hood.whole(because[:, kin], cols, parts)
     item[:, kin] = np.where(parts > 0, cols, np.int32(-1))
     np.multiply(parts, np.repeat(discounts, length), out=values[:, kin])

@@ -7,7 +7,7 @@ all come here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from stream.core.models import ease, external, nmf, placed, pure_svd
 from stream.core.neighborhood import Neighborhood
 from stream.core.ranking import Ranked, best_first
 from stream.core.recommend import alike, kernel, lean, peers, personal, popular, trend
-from stream.core.recommend.candidates import Candidates, Entries, unite
+from stream.core.recommend.candidates import Candidates, Entries, Weighed, unite
 from stream.core.recommend.mixture import Features, Mixture, Targets, kind_of
 from stream.core.recommend.query import Query
 from stream.core.views import STRATEGIES
@@ -142,8 +142,8 @@ class Recommender:
 
     def search(self, sources: Sources, query: Query) -> Found:
         """The candidates of users, at most `CHUNK`, with their evidence and features."""
-        candidates = unite([part.entries(sources, query) for part in self.components])
-        candidates = replace(candidates, everywhere=self._everywhere(sources, candidates.item))
+        parts = [part.entries(sources, query) for part in self.components]
+        candidates = unite(parts, lambda item: self._everywhere(sources, item))
         return Found(candidates, self._features(candidates), kind_of(query.interest.events))
 
     def _everywhere(self, sources: Sources, item: I32) -> dict[int, F32]:
@@ -182,19 +182,17 @@ class Recommender:
         """
         sources.hood.reserve()
         ranked = blank(len(query), size)
-        order = np.argsort(exclude[0], kind="stable")
-        row, item = exclude[0][order].astype(np.int64), exclude[1][order]
+        row, item = exclude
         for low, chunk in _chunks(query):
             found = self.search(sources, chunk)
             weighed = found.candidates.weighed(self.mixture.factors(found.candidates, found.kind))
             scores = self.mixture.scores(weighed, found.features)
-            begin, end = np.searchsorted(row, [low, low + len(chunk)])
-            out = found.candidates.find(row[begin:end] - low, item[begin:end])
+            mine = ((row >= low) & (row < low + len(chunk))).nonzero()[0]
+            out = found.candidates.find(row.take(mine).astype(np.int64) - low, item.take(mine))
             scores[out[out >= 0]] = 0
             at, place = best(found.candidates, scores, sources.hood.items.hashes, size)
-            to = (found.candidates.row[at] + low, place)
-            ranked.items[to], ranked.scores[to] = found.candidates.item[at], scores[at]
-            ranked.strategy[to], ranked.because[to] = weighed.reasons(at, self._strategies)
+            to = (found.candidates.row.take(at) + low) * size + place
+            write(ranked, to, weighed, at, scores, self._strategies)
         return ranked
 
     def alone(self, sources: Sources, query: Query, size: int) -> dict[str, I32]:
@@ -220,16 +218,24 @@ def blank(users: int, size: int) -> Ranked:
     )
 
 
+def write(
+    ranked: Ranked, to: I64, weighed: Weighed, at: I64, scores: F32, strategies: Sequence[Sequence[int]]
+) -> None:
+    """Write candidates ``at`` [n] to places ``to`` [n] of lists, which count row by row."""
+    ranked.items.ravel()[to], ranked.scores.ravel()[to] = weighed.found.item.take(at), scores.take(at)
+    ranked.strategy.ravel()[to], ranked.because.ravel()[to] = weighed.reasons(at, strategies)
+
+
 def best(found: Candidates, scores: F32, hashes: U64, size: int) -> tuple[I64, I64]:
     """The best ``size`` candidates of each user by falling score, ties by ascending hash.
 
     Candidates that score 0 are never taken. Returns their places [n] and ranks [n]. ~1.5 µs a user.
     """
     row, place = found.reaching(scores, size)
-    order = best_first(row, scores[place], hashes[found.item[place]])
-    rank = np.arange(len(row)) - np.searchsorted(row, np.arange(found.users))[row]
-    order, rank = order[rank < size], rank[rank < size]
-    return place[order], rank
+    order = best_first(row, scores.take(place), hashes.take(found.item.take(place)))
+    rank = np.arange(len(row)) - row.searchsorted(np.arange(found.users)).take(row)
+    stays = (rank < size).nonzero()[0]
+    return place.take(order.take(stays)), rank.take(stays)
 
 
 def _chunks(query: Query) -> Iterator[tuple[int, Query]]:

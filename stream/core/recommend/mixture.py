@@ -49,7 +49,7 @@ _FORMAT = 1
 
 def kind_of(events: I64) -> I64:
     """Kinds [U] (numbers of `KINDS`) of users with so many events [U]."""
-    return np.searchsorted(_EDGES, events, side="right")
+    return _EDGES.searchsorted(events, side="right")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ The features say when it is due again: `FEATURES`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,7 @@ _MOST_LOG = 3.0
 _HOUR_MIN = 60.0
 _DAY_S = 86_400.0
 _LEAST_GAP_S = 0.1
+_LOG_2 = math.log(2)
 
 
 def entries(hood: Neighborhood, query: Query) -> Entries:
@@ -55,10 +57,12 @@ def entries(hood: Neighborhood, query: Query) -> Entries:
     ~3 µs a user with 30 entries.
     """
     own = _Own.of(hood, query)
-    held = np.arange(int(own.interest.length.max(initial=0))) < own.interest.length[:, None]
+    length = own.interest.length
+    held = np.arange(length.max(initial=0)) < length[:, None]
     item = np.full(held.shape, -1, dtype=np.int32)
     item[held] = own.interest.item
-    repeat = own.interest.weight * query.decay.age_factors(own.interest.base, query.time_ms).take(own.row)
+    factors = query.decay.age_factors(own.interest.base, query.time_ms)
+    repeat = own.interest.weight * factors.take(own.row)
     values = np.zeros((3, *held.shape), dtype=np.float32)
     values[0][held] = repeat
     values[1][held] = repeat * own.lately(query.decay.half_life_ms / 1000)
@@ -87,7 +91,7 @@ class _Own:
         interest = query.interest
         shown = hood.column.take(interest.item) > 0
         if not shown.all():
-            interest = interest.only(np.flatnonzero(shown))
+            interest = interest.only(shown.nonzero()[0])
         row = interest.row
         count = interest.count.astype(np.float32)
         passed_ms = query.time_ms.take(row) - interest.last * np.int64(1000)
@@ -98,31 +102,34 @@ class _Own:
 
     def lately(self, half_life_s: float) -> F32:
         """What `LATELY_DAYS` leave of each entry's events, by what this half-life leaves of them: [M]."""
-        again = np.flatnonzero(self.count > 1)
-        gap, count = np.maximum(self.gap[again], _LEAST_GAP_S), self.count[again]
+        again = (self.count > 1).nonzero()[0]
+        gap, count = np.maximum(self.gap.take(again), _LEAST_GAP_S), self.count.take(again)
 
         def series(seconds: float) -> F32:
-            rate = np.float32(-np.log(2) / seconds)
+            rate = np.float32(-_LOG_2 / seconds)
             summed: F32 = np.expm1(gap * count * rate) / np.expm1(gap * rate)
             return summed
 
         days = LATELY_DAYS * _DAY_S
-        left: F32 = np.exp(self.seconds * np.float32(np.log(2) * (1 / half_life_s - 1 / days)))
+        left: F32 = np.exp(self.seconds * np.float32(_LOG_2 * (1 / half_life_s - 1 / days)))
         left[again] *= series(days) / series(half_life_s)
         return left
 
     def features(self) -> F32:
         """`FEATURES`: [13, M]."""
         found = np.empty((len(FEATURES), len(self.row)), dtype=np.float32)
-        age, count = np.log(1 + self.age), np.log(self.count)
-        minutes = np.log(1 + self.seconds / 60)
-        due = np.log((self.seconds / 60 + _HOUR_MIN) / (self.gap / 60 + _HOUR_MIN))
-        due = np.minimum(np.maximum(due, -_MOST_LOG), _MOST_LOG) * (count > 0)
-        events = np.log1p(self.interest.events).astype(np.float32)
-        columns = (
-            1, self.age == 0, count, count**2, age, age**2, count * age, minutes, minutes**2 / 10,
-            due, due**2, count == 0, events.take(self.row),
-        )  # fmt: skip
-        for to, column in zip(found, columns, strict=True):
-            to[:] = column
+        seen, newest, count, count2, age, age2, both, minutes, minutes2, due, due2, once, events = found
+        seen[:] = 1
+        np.equal(self.age, 0, out=newest)
+        np.square(np.log(self.count, out=count), out=count2)
+        np.square(np.log(1 + self.age, out=age), out=age2)
+        np.multiply(count, age, out=both)
+        np.log(1 + self.seconds / 60, out=minutes)
+        np.divide(np.square(minutes, out=minutes2), 10, out=minutes2)
+        np.log((self.seconds / 60 + _HOUR_MIN) / (self.gap / 60 + _HOUR_MIN), out=due)
+        np.minimum(np.maximum(due, -_MOST_LOG, out=due), _MOST_LOG, out=due)
+        due *= count > 0
+        np.square(due, out=due2)
+        np.equal(count, 0, out=once)
+        np.log1p(self.interest.events).astype(np.float32).take(self.row, out=events, mode="clip")
         return found

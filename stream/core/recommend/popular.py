@@ -20,16 +20,15 @@ CANDIDATES = 60
 def entries(hood: Neighborhood, query: Query, trending: I32) -> Entries:
     """The best trending items for each user; the evidence is that of all candidates (`evidence`)."""
     items = trending[hood.column.take(trending) > 0][:CANDIDATES]
-    shape = (len(query), len(items))
-    item = np.broadcast_to(items, shape)
-    return Entries(item, (np.zeros(shape, np.float32),), np.full(shape, -1, np.int32))
+    return Entries(items[None].repeat(len(query), axis=0), (None,), None)
 
 
 def evidence(hood: Neighborhood, item: I32, trending: I32) -> F32:
     """Popularity of candidates [J], as a share of what all trending items have together."""
-    total = float(hood.heat[trending].sum())
+    total = float(hood.heat.take(trending).sum())
     if not total > 0:
         return np.zeros(len(item), dtype=np.float32)
     # In 64 bits: heat grows by a factor of up to 2^500 (`Neighborhood`).
-    shares: F32 = (hood.heat.take(item) / total).astype(np.float32)
-    return shares
+    shares = hood.heat.take(item)
+    shares /= total
+    return shares.astype(np.float32)

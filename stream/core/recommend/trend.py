@@ -112,5 +112,5 @@ class Trends:
 def entries(hood: Neighborhood, query: Query, trends: Trends) -> Entries:
     """The best of each channel, the same for each user; the evidence is that of `Trends.of`."""
     trends.learn(hood)
-    item = np.broadcast_to(trends.best, (len(query), len(trends.best)))
-    return Entries(item, (None,) * len(CHANNELS), np.full(item.shape, -1, np.int32))
+    item = trends.best[None].repeat(len(query), axis=0)
+    return Entries(item, (None,) * len(CHANNELS), None)
