@@ -161,7 +161,7 @@ class Worker:
         liked = preferred([user], rows.seen, shopper.engaged)
         query = lister.query([user], rows, rows.newest, liked)
         found = alike.entries(lister.sources.hood, alike.Kin(), query)
-        assert found.values[0] is not None
+        assert found.values[0] is not None and found.because is not None
         return float(found.values[0][found.because < 0].sum())
 
     def list_of(self, user: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import orjson
 
 from producers.source import Entry
@@ -130,7 +131,10 @@ def test_a_day_without_messages_is_drawn_as_one() -> None:
     draw_days(
         axes, {("2024-02-28", "a"): 3, ("2024-03-01", "a"): 5, ("2024-02-29", "b"): 7}, "messages a day"
     )
-    lines = {line.get_label(): (*map(str, line.get_xdata()), *line.get_ydata()) for line in axes.lines}
+    drawn = (
+        (line.get_label(), np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in axes.lines
+    )
+    lines = {label: (*map(str, at.tolist()), *counts.tolist()) for label, at, counts in drawn}
     days = ("2024-02-28", "2024-02-29", "2024-03-01")
     assert lines == {"a": (*days, 3, 0, 5), "b": (*days, 0, 7, 0)}
 

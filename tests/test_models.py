@@ -321,6 +321,7 @@ def test_candidates_are_the_best_items_a_user_does_not_have(
         scores = scores_of(model, dense)
         scores[[*own, place[int(HASHES[HIDDEN_ITEM])]]] = 0
         wanted = np.sort(scores[scores > 1e-5])[::-1][:5]
+        assert found.because is not None
         held = values[row][values[row] > 1e-5]
         np.testing.assert_allclose(held, wanted, rtol=1e-3, atol=1e-5)
         for item, value_, because in zip(found.item[row], values[row], found.because[row], strict=True):

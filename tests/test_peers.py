@@ -168,7 +168,7 @@ def told(query: Query, peers: Peers) -> list[list[tuple[int, float, int]]]:
     number = {local: at for at, local in LOCAL.items()}
     given = entries(HOOD, peers, query)
     (values,) = given.values
-    assert values is not None
+    assert values is not None and given.because is not None
     assert not values[given.item < 0].any()
     found: list[list[tuple[int, float, int]]] = [[] for _ in range(len(query))]
     for row, at in zip(*np.nonzero(given.item >= 0), strict=True):

@@ -76,8 +76,9 @@ def said_today() -> tuple[bytes, bytes]:
     message = Message(0, "ann", "email", "c", "r", items, 1, 2, 3, 1)
     evidence = (Evidence("add_to_cart", 1, "mug"), Evidence("purchase", 2))
     answers = Consents({"email": False, "push": None}, {"personalisation": True})
-    said = (0, 2, "ann", "c", "r", 0, 1, "held", "cap", {"sent_day": 1}, evidence)
-    decision = Decision(*said, consent=answers)
+    decision = Decision(
+        0, 2, "ann", "c", "r", 0, 1, "held", "cap", {"sent_day": 1}, evidence, consent=answers
+    )
     return message.json("a"), decision.json("b")
 
 
