@@ -63,7 +63,8 @@ def free_port() -> int:
 def _port_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
-        return probe.connect_ex((_HOST, port)) == 0
+        answered = probe.connect_ex((_HOST, port)) == 0
+        return answered and probe.getsockname() != probe.getpeername()  # not by the probe itself
 
 
 def _copy_runnable(binary: Path, folder: Path) -> Path:

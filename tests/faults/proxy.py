@@ -7,7 +7,8 @@ import socket
 import struct
 from asyncio import StreamReader, StreamWriter
 from contextlib import suppress
-from random import randrange
+from itertools import count
+from os import getpid
 from types import TracebackType
 from typing import Self
 
@@ -16,18 +17,22 @@ _AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER: close with RST."""
 
 
+_numbers = count(getpid() * 499)  # test processes run side by side: windows of their own
+
+
 def steady_port() -> int:
     """A free port that stays free while nobody listens: outside the range of outgoing connections.
 
-    Inside (Linux: from 32768) a client that tries again and again ends up connected to itself.
+    Inside (Linux: from 32768) a client that tries again and again ends up connected to itself. No port is given
+    twice, and none on which somebody answers although it can be bound.
     """
     while True:
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port := randrange(12_000, 32_000)))
-            except OSError:
-                continue
-            return port
+        port = 12_000 + next(_numbers) % 20_000
+        with socket.socket() as probe, socket.socket() as caller, suppress(OSError):
+            caller.settimeout(1.0)
+            if caller.connect_ex((HOST, port)) != 0:
+                probe.bind((HOST, port))
+                return port
 
 
 class Proxy:
