@@ -23,8 +23,8 @@ _numbers = count(getpid() * 499)  # test processes run side by side: windows of 
 def steady_port() -> int:
     """A free port that stays free while nobody listens: outside the range of outgoing connections.
 
-    Inside (Linux: from 32768) a client that tries again and again ends up connected to itself. No port is given
-    twice, and none on which somebody answers although it can be bound.
+    Inside (Linux: from 32768) a client that tries again and again ends up connected to itself. None is
+    given twice, and none on which somebody answers although it can be bound.
     """
     while True:
         port = 12_000 + next(_numbers) % 20_000
