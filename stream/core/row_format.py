@@ -1,9 +1,8 @@
-"""The packed co-occurrence row, format 2: private bytes behind the key `row`. Pure.
+"""The packed co-occurrence row, format 3: private bytes behind the key `row`. Pure.
 
 Little-endian: format u8, flags u8 (1 = evicted), name length u16, pairs u16, pad u16, base period i32, first
 event u32 s, forward sum i64, backward sum i64, newest event i64 ms; the name (utf-8); then per pair, by
-ascending hash, hash u64, weight i64. The item's popularity (`stream.core.trending`) stands behind it: hours,
-and from format 2 on weeks. Format 1 can still be read.
+ascending hash, hash u64, weight u48. The item's popularity (`stream.core.trending`) stands behind it.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 Bool = NDArray[np.bool_]
 
-ROW_FORMAT = 2
-_READABLE = (1, ROW_FORMAT)
+ROW_FORMAT = 3
 _EVICTED = 1
 _WIDE = 256
 """Pairs a row holds at most; a place among them has 8 bits."""
@@ -41,7 +39,8 @@ _HEADER = np.dtype(
         ("last", "<i8"),
     ]
 )
-_PAIR = np.dtype([("hash", "<u8"), ("weight", "<i8")])
+_PAIR = np.dtype([("hash", "<u8"), ("low", "<u4"), ("high", "<u2")])
+"""``low`` and ``high`` bits of the weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class PackedRows:
 
 
 def pack(rows: PackedRows) -> list[bytes]:
-    """One blob a row: 40 bytes, the name, 16 a pair. Pairs by ascending hash: equal rows give equal bytes."""
+    """One blob a row: 40 bytes, the name, 14 a pair. Pairs by ascending hash: equal rows give equal bytes."""
     head = np.zeros(len(rows.names), dtype=_HEADER)
     head["format"], head["flags"] = ROW_FORMAT, rows.evicted * _EVICTED
     head["name"] = [len(name) for name in rows.names]
@@ -72,7 +71,8 @@ def pack(rows: PackedRows) -> list[bytes]:
     head["forward"], head["backward"], head["born"] = rows.forward, rows.backward, rows.born
     pairs = np.empty(len(rows.hashes), dtype=_PAIR)
     order = _by_hash(rows.hashes, rows.pairs)
-    pairs["hash"], pairs["weight"] = rows.hashes[order], rows.weights[order]
+    weights = rows.weights[order]
+    pairs["hash"], pairs["low"], pairs["high"] = rows.hashes[order], weights, weights >> 32
     heads, data, size = head.tobytes(), pairs.tobytes(), _HEADER.itemsize
     ends = (np.cumsum(rows.pairs) * _PAIR.itemsize).tolist()
     return [
@@ -105,7 +105,7 @@ def unpack(blobs: Sequence[bytes]) -> tuple[PackedRows, list[bytes]]:
     head = np.frombuffer(b"".join(blob[: _HEADER.itemsize] for blob in blobs), dtype=_HEADER)
     if len(head) != len(blobs):
         raise ValueError("a row is shorter than its header: the stored bytes are damaged")
-    if (strange := head["format"][~np.isin(head["format"], _READABLE)]).size:
+    if (strange := head["format"][head["format"] != ROW_FORMAT]).size:
         raise ValueError(
             f"a row has format {strange[0]}, not {ROW_FORMAT}: upgrade Tidewise or use another prefix"
         )
@@ -116,7 +116,8 @@ def unpack(blobs: Sequence[bytes]) -> tuple[PackedRows, list[bytes]]:
         raise ValueError("a row is shorter than its header says: the stored bytes are damaged")
     joined = b"".join(blob[start:end] for blob, start, end in zip(blobs, starts, ends, strict=True))
     pairs = np.frombuffer(joined, dtype=_PAIR)
-    if (pairs["weight"] >> WEIGHT_BITS).any():
+    weights = pairs["high"].astype(np.int64) << 32 | pairs["low"]
+    if (weights >> WEIGHT_BITS).any():
         raise ValueError("a row holds a weight beyond its range: the stored bytes are damaged")
     rows = PackedRows(
         [blob[_HEADER.itemsize : start] for blob, start in zip(blobs, starts, strict=True)],
@@ -127,7 +128,7 @@ def unpack(blobs: Sequence[bytes]) -> tuple[PackedRows, list[bytes]]:
         head["last"].astype(np.int64),
         counts,
         pairs["hash"].astype(np.uint64),
-        pairs["weight"].astype(np.int64),
+        weights,
         head["born"].astype(np.int64),
     )
     return rows, [blob[end:] for blob, end in zip(blobs, ends, strict=True)]

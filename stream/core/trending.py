@@ -113,7 +113,6 @@ class Popularity:
     def unpack(self, items: I32, sections: Sequence[bytes]) -> None:
         """Load items [m], all different, from their sections; an empty section is an item never seen.
 
-        Before rows had format 2, no weeks were counted: there, the second section is missing.
         Raises ValueError on sections that do not have the length their counts say.
         """
         if any(self.weeks.unpack(items, self.hours.unpack(items, sections))):
