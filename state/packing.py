@@ -1,15 +1,17 @@
-"""The packed user, format 3: private bytes behind the key `user`. Pure: numpy in, bytes out.
+"""The packed user, format 4: private bytes behind the key `user`. Pure: numpy in, bytes out.
 
 Little-endian. Header, history and ids stand in words of 8 bytes, so that many users are packed as one matrix
 of words and one mask; the interest entries follow, 28 bytes each, packed as one array of all users. Items
-stand as 64-bit hashes, for local ids mean nothing outside a process. ``docs/keyspace.md`` shows the layout.
+stand as 64-bit hashes, for local ids mean nothing outside a process; one of the history that is also among
+the interest as the number of that entry. ``docs/keyspace.md`` shows the layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
@@ -24,8 +26,10 @@ U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 T = TypeVar("T", bound=np.generic)
 
-USER_FORMAT = 3
+USER_FORMAT = 4
 """First byte of a packed user."""
+STRANGE = 255
+"""The number of no interest entry: the item stands as a hash of its own."""
 
 _HEADER = np.dtype(
     [
@@ -33,7 +37,7 @@ _HEADER = np.dtype(
         ("ids", "u1"),
         ("history", "<u2"),
         ("interest", "<u2"),
-        ("zero", "<u2"),
+        ("strange", "<u2"),
         ("seen", "<u4"),
         ("added", "<u4"),
         ("events", "<u4"),
@@ -55,11 +59,13 @@ _COUNT_SHIFT = np.uint64(WEIGHT_BITS)
 class UserColumns:
     """U users as they are packed. Histories and ids end at the right edge; interest entries are flat.
 
-    ``seen``, ``added``, ``events``, ``base``, ``newest``, ``rate`` [U]; ``history`` [U, L] hashes with
-    ``times`` [U, L] seconds and ``kinds`` [U, L], of which the last ``n_history`` [U] count (the rest of both
+    ``seen``, ``added``, ``events``, ``base``, ``newest``, ``rate`` [U]; the history with ``numbers`` [U, L],
+    ``times`` [U, L] seconds and ``kinds`` [U, L], of which the last ``n_history`` [U] count (the rest of all
     is 0); ``ids`` [U, D], 0 where there is none. ``n_interest`` [U] says how many of the entries are a
     user's; they stand user by user, each user's by ascending hash: ``interest`` [M] hashes, ``weights`` [M]
     > 0 of at most 44 bits, ``counts`` [M] > 0 of at most 20, ``firsts``, ``lasts`` [M] seconds, ``ats`` [M].
+    A number says which of the user's entries has the item, from 0; where it is `STRANGE` none of the first
+    255 has, and the item is the next of ``strange`` [S], hashes, in order of users and histories.
     """
 
     seen: I64
@@ -69,7 +75,8 @@ class UserColumns:
     newest: I64
     rate: I64
     n_history: I64
-    history: U64
+    numbers: U8
+    strange: U64
     times: U32
     kinds: U8
     ids: U64
@@ -83,16 +90,23 @@ class UserColumns:
 
 
 def pack_users(users: UserColumns) -> list[bytes]:
-    """One blob a user: 40 bytes, 13 an interaction, 8 an id, these filled up to words; 28 an interest entry.
+    """One blob a user: 40 bytes, 6 an interaction, 8 one whose item is not among the interest, 8 an id, these
+    filled up to words; 28 an interest entry.
 
     Equal users give equal bytes. ~3 µs a user with full history and 30 entries.
     """
-    n_ids = np.count_nonzero(users.ids, axis=1)
-    parts = [_header(users, n_ids), users.history, users.ids, _as_words(users.times), _as_words(users.kinds)]
+    n_ids, n_strange = _count(users.ids != 0), np.zeros(len(users.ids), dtype=np.int64)
+    if len(users.strange):
+        n_strange = _count(users.numbers == STRANGE)
+    small = [_as_words(part) for part in (users.times, users.numbers, users.kinds)]
+    parts = [_header(users, n_ids, n_strange), users.ids, *small]
     lengths = _lengths(users.n_history, n_ids)
     mask = _mask([part.shape[1] for part in parts], lengths)
     words = _pieces(np.concatenate(parts, axis=1)[mask].tobytes(), lengths.sum(axis=1) * _WORD)
     entries = _pieces(_entries(users).tobytes(), users.n_interest * _ENTRY.itemsize)
+    if len(users.strange):
+        hashes = _pieces(users.strange.tobytes(), n_strange * _WORD)
+        words = [own + more for own, more in zip(words, hashes, strict=True)]
     return [own + more for own, more in zip(words, entries, strict=True)]
 
 
@@ -103,29 +117,30 @@ def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
     whose entries are none.
     """
     # First, for the header of another format may have another length.
-    if strange := {blob[0] for blob in blobs if blob} - {USER_FORMAT}:
+    if other := {blob[0] for blob in blobs if blob} - {USER_FORMAT}:
         raise ValueError(
-            f"user has format {min(strange)}, not {USER_FORMAT}: upgrade Tidewise or use another prefix"
+            f"user has format {min(other)}, not {USER_FORMAT}: upgrade Tidewise or use another prefix"
         )
     head = np.frombuffer(b"".join(blob[: _HEADER.itemsize] for blob in blobs), dtype=_HEADER)
-    n_history, n_interest, n_ids = (head[name].astype(np.int64) for name in ("history", "interest", "ids"))
+    n_history, n_ids, n_strange, n_interest = (
+        head[name].astype(np.int64) for name in ("history", "ids", "strange", "interest")
+    )
     long, marks = (int(n.max(initial=0)) for n in (n_history, n_ids))
-    widths = [_HEADER_WORDS, long, marks, -(-long // 2), -(-long // 8)]
+    widths = [_HEADER_WORDS, marks, -(-long // 2), -(-long // 8), -(-long // 8)]
     lengths = _lengths(n_history, n_ids)
     ends = lengths.sum(axis=1) * _WORD
-    if (ends + n_interest * _ENTRY.itemsize != [len(blob) for blob in blobs]).any():
+    begins = ends + n_strange * _WORD
+    if (begins + n_interest * _ENTRY.itemsize != [len(blob) for blob in blobs]).any():
         raise ValueError("a packed user is not as long as its header says: the stored bytes are damaged")
     mask = _mask(widths, lengths)
     words = np.zeros(mask.shape, dtype=np.uint64)
-    begin = ends.tolist()
-    words[mask] = np.frombuffer(
-        b"".join(blob[:end] for blob, end in zip(blobs, begin, strict=True)), dtype=np.uint64
-    )
-    _, history, ids, times, kinds = np.split(words, np.cumsum(widths)[:-1], axis=1)
-    entries = np.frombuffer(
-        b"".join(blob[end:] for blob, end in zip(blobs, begin, strict=True)), dtype=_ENTRY
-    )
+    words[mask] = np.frombuffer(_slices(blobs, repeat(0), ends.tolist()), dtype=np.uint64)
+    _, ids, times, numbers, kinds = np.split(words, np.cumsum(widths)[:-1], axis=1)
+    entries = np.frombuffer(_slices(blobs, begins.tolist(), repeat(None)), dtype=_ENTRY)
     _check(entries, n_interest)
+    strange = np.frombuffer(_slices(blobs, ends.tolist(), begins.tolist()), dtype=np.uint64)
+    found = _from_words(numbers, np.dtype(np.uint8), long)
+    _check_history(found, n_history, n_strange, n_interest)
     sums = entries["sum"]
     return UserColumns(
         head["seen"].astype(np.int64),
@@ -135,7 +150,8 @@ def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
         head["newest"].astype(np.int64),
         head["rate"].astype(np.int64),
         n_history,
-        history,
+        found,
+        strange,
         _from_words(times, np.dtype(np.uint32), long),
         _from_words(kinds, np.dtype(np.uint8), long),
         ids,
@@ -147,6 +163,16 @@ def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
         entries["last"].copy(),
         entries["at"].copy(),
     )
+
+
+def histories(users: UserColumns) -> U64:
+    """The items [U, L] of histories, as hashes; 0 where there is no interaction."""
+    held = _edge(users.numbers.shape[1])[users.n_history]
+    start = (np.cumsum(users.n_interest) - users.n_interest)[:, None]
+    own = np.append(users.interest, np.zeros(STRANGE + 1, dtype=np.uint64))
+    history: U64 = np.where(held, own[start + users.numbers], np.uint64(0))
+    history[users.numbers == STRANGE] = users.strange
+    return history
 
 
 def digest_fields(blob: bytes) -> bytes:
@@ -161,8 +187,21 @@ def digest_fields(blob: bytes) -> bytes:
     base = user.base + spare if together else user.base * 0
     scalars = (user.seen, user.added, user.events, base, user.newest, user.rate, user.n_history)
     entries = (user.interest, user.counts, user.firsts, user.lasts, user.ats)
-    parts = (*scalars, user.history, user.times, user.kinds, *entries, user.weights >> (PERIOD * spare))
+    parts = (*scalars, histories(user), user.times, user.kinds, *entries, user.weights >> (PERIOD * spare))
     return b"".join(part.tobytes() for part in parts)
+
+
+def _check_history(numbers: U8, n_history: I64, n_strange: I64, n_interest: I64) -> None:
+    """Raise ValueError where a number is that of no entry, or of something before the first interaction."""
+    held, alone = _edge(numbers.shape[1])[n_history], numbers == STRANGE
+    wrong = np.where(held, (numbers >= n_interest[:, None]) & ~alone, numbers > 0)
+    if wrong.any() or (_count(alone) != n_strange).any():
+        raise ValueError("a packed user's history has no items: the stored bytes are damaged")
+
+
+def _slices(blobs: Sequence[bytes], begins: Iterable[int], ends: Iterable[int | None]) -> bytes:
+    """From each blob the bytes between a begin and an end, joined."""
+    return b"".join([blob[begin:end] for blob, begin, end in zip(blobs, begins, ends, strict=False)])
 
 
 def _entries(users: UserColumns) -> NDArray[np.void]:
@@ -183,26 +222,35 @@ def _check(entries: NDArray[np.void], n_interest: I64) -> None:
         raise ValueError("a packed user's interest is out of order: the stored bytes are damaged")
 
 
+def _count(mask: Bool) -> I64:
+    """How many of each row [U, n] are true: [U]. Cheaper for few rows than `np.count_nonzero`."""
+    counts: I64 = np.add.reduce(mask, axis=1, dtype=np.int64)
+    return counts
+
+
 def _pieces(data: bytes, lengths: I64) -> list[bytes]:
     """The data cut into pieces of these lengths."""
     ends = np.cumsum(lengths).tolist()
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _header(users: UserColumns, n_ids: I64) -> U64:
+def _header(users: UserColumns, n_ids: I64, n_strange: I64) -> U64:
     head = np.zeros(len(users.seen), dtype=_HEADER)
     head["format"] = USER_FORMAT
     head["ids"], head["history"], head["interest"] = n_ids, users.n_history, users.n_interest
+    head["strange"] = n_strange
     head["seen"], head["added"], head["events"] = users.seen, users.added, users.events
     head["base"], head["newest"], head["rate"] = users.base, users.newest, users.rate
     return head.view(np.uint64).reshape(len(head), _HEADER_WORDS)
 
 
 def _lengths(n_history: I64, n_ids: I64) -> I64:
-    """Words of each part but the interest: [U, 5]."""
-    header = np.full_like(n_ids, _HEADER_WORDS)
-    halves, eighths = (n_history + 1) // 2, (n_history + 7) // 8
-    return np.stack([header, n_history, n_ids, halves, eighths], axis=1)
+    """Words of each part but strange items and interest: [U, 5]."""
+    lengths = np.empty((len(n_ids), 5), dtype=np.int64)
+    lengths[:, 0], lengths[:, 1] = _HEADER_WORDS, n_ids
+    lengths[:, 2], lengths[:, 3] = (n_history + 1) // 2, (n_history + 7) // 8
+    lengths[:, 4] = lengths[:, 3]
+    return lengths
 
 
 def _mask(widths: Sequence[int], lengths: I64) -> Bool:

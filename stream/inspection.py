@@ -14,7 +14,7 @@ import numpy as np
 
 from state.keys import Keys
 from state.lookup import ViewList
-from state.packing import UserColumns, unpack_users
+from state.packing import UserColumns, histories, unpack_users
 from state.store import Store
 from stream.core.engaged import UserState
 from stream.core.items import item_hash
@@ -42,7 +42,7 @@ async def user_state(settings: Settings, store: Store, name: str) -> dict[str, o
         return None
     state = UserState.unpack(engaged)
     columns = unpack_users([packed]) if packed is not None else None
-    hashes = set() if columns is None else set(columns.history[0].tolist() + columns.interest.tolist())
+    hashes = set() if columns is None else set(columns.strange.tolist() + columns.interest.tolist())
     names = await _names(keys, store, hashes, [*state.cart, *_listed(view)])
     counted = {} if columns is None else _counted(columns, names)
     return {"user": name, "partition": partition, **counted, **_engagement(state)}
@@ -100,7 +100,7 @@ def _counted(columns: UserColumns, names: Mapping[int, str]) -> dict[str, object
 
 
 def _history(columns: UserColumns) -> tuple[Any, Any, Any]:
-    return columns.history, columns.times, columns.kinds
+    return histories(columns), columns.times, columns.kinds
 
 
 def _kind(code: int) -> str:

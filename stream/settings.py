@@ -258,7 +258,7 @@ class Settings(BaseSettings):
     )
 
     # Users and lists
-    history: int = Field(64, ge=16, le=256, description="L: interactions kept a user (13 bytes each).")
+    history: int = Field(64, ge=16, le=256, description="L: interactions kept a user (6 bytes each).")
     interest_items: int = Field(
         128,
         ge=8,

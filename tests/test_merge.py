@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from state.packing import unpack_users
+from state.packing import histories, unpack_users
 from stream.codec import Limits, decode
 from stream.core.engaged import CartLine, UserState
 from stream.core.interest import add
@@ -73,7 +73,7 @@ class Shop(World):
     def history(self, name: str) -> list[str]:
         blob = users(self.store).get(name)
         names = {item_hash(item): item for item in ITEMS}
-        return [] if blob is None else [names[h] for h in unpack_users([blob]).history[0].tolist()]
+        return [] if blob is None else [names[h] for h in histories(unpack_users([blob]))[0].tolist()]
 
     def engaged(self, name: str) -> UserState:
         return UserState.unpack(self.store.strings.get(self.store.keys.engagement(f"u{at(name)}", name)))
@@ -364,7 +364,7 @@ def test_any_batches_and_owners_give_what_the_log_says(plan: Any, size: int) -> 
     found = {}
     for name, blob in users(shop.store).items():
         user = unpack_users([blob])
-        columns = (user.times[0].tolist(), user.history[0].tolist(), user.kinds[0].tolist())
+        columns = (user.times[0].tolist(), histories(user)[0].tolist(), user.kinds[0].tolist())
         found[name] = [(s, names[h], KINDS[k]) for s, h, k in zip(*columns, strict=True)]
     assert {name: held for name, held in found.items() if held} == {n: h for n, h in wanted.items() if h}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 from numpy.typing import NDArray
 
-from state.packing import USER_FORMAT, UserColumns, digest_fields, pack_users, unpack_users
+from state.packing import USER_FORMAT, UserColumns, digest_fields, histories, pack_users, unpack_users
 from stream.core.weights import PERIOD
 
 hashes = st.integers(0, 2**64 - 1)
@@ -20,10 +20,11 @@ OF_ENTRIES = ("weights", "counts", "firsts", "lasts", "ats")
 
 @st.composite
 def a_user(draw: DrawFn) -> dict[str, list[int]]:
-    history = draw(st.lists(st.tuples(hashes, st.integers(0, 2**32 - 1), st.integers(0, 255)), max_size=20))
     u32 = st.integers(0, 2**32 - 1)
     entry = st.tuples(st.integers(1, 2**44 - 1), st.integers(1, 2**20 - 1), u32, u32, u32)
     interest = dict(sorted(draw(st.dictionaries(hashes, entry, max_size=12)).items()))
+    item = st.sampled_from(list(interest)) | hashes if interest else hashes
+    history = draw(st.lists(st.tuples(item, st.integers(0, 2**32 - 1), st.integers(0, 255)), max_size=20))
     return {
         "head": [draw(st.integers(-1 if at == 3 else 0, top)) for at, top in enumerate(TOPS)],
         "history": [entry[0] for entry in history],
@@ -38,17 +39,29 @@ def a_user(draw: DrawFn) -> dict[str, list[int]]:
 users = st.lists(a_user(), min_size=1, max_size=6)
 
 
+def numbers_of(user: dict[str, list[int]]) -> list[int]:
+    """Which of the interest entries has the item of each interaction; 255: none."""
+    return [user["interest"].index(item) if item in user["interest"] else 255 for item in user["history"]]
+
+
+def strange_of(user: dict[str, list[int]]) -> list[int]:
+    """The items of the others."""
+    return [item for item in user["history"] if item not in user["interest"]]
+
+
 def by_hand(user: dict[str, list[int]]) -> bytes:
     """The layout of docs/keyspace.md, by struct."""
     n, m, d = len(user["history"]), len(user["interest"]), len(user["ids"])
+    strange = strange_of(user)
     entries = zip(user["interest"], *(user[name] for name in OF_ENTRIES), strict=True)
     return b"".join(
         [
-            struct.pack("<BBHHHIIIiqq", USER_FORMAT, d, n, m, 0, *user["head"]),
-            struct.pack(f"<{n}Q", *user["history"]),
+            struct.pack("<BBHHHIIIiqq", USER_FORMAT, d, n, m, len(strange), *user["head"]),
             struct.pack(f"<{d}Q", *user["ids"]),
             bytes(-4 * n % 8) + struct.pack(f"<{n}I", *user["times"]),
+            bytes(-n % 8) + bytes(numbers_of(user)),
             bytes(-n % 8) + bytes(user["kinds"]),
+            struct.pack(f"<{len(strange)}Q", *strange),
             *(
                 struct.pack("<QQIII", item, count << 44 | weight, *rest)
                 for item, weight, count, *rest in entries
@@ -72,6 +85,7 @@ def flat(users: list[dict[str, list[int]]], name: str) -> NDArray[np.uint64]:
 
 def columns(users: list[dict[str, list[int]]], spare: int = 0) -> UserColumns:
     seen, added, events, base, newest, rate = np.array([user["head"] for user in users], dtype=np.int64).T
+    users = [user | {"numbers": numbers_of(user), "strange": strange_of(user)} for user in users]
     counts, firsts, lasts, ats = (flat(users, name).astype(np.uint32) for name in OF_ENTRIES[1:])
     return UserColumns(
         seen,
@@ -81,7 +95,8 @@ def columns(users: list[dict[str, list[int]]], spare: int = 0) -> UserColumns:
         newest,
         rate,
         n_history=np.array([len(user["history"]) for user in users]),
-        history=ragged(users, "history", spare),
+        numbers=ragged(users, "numbers", spare).astype(np.uint8),
+        strange=flat(users, "strange"),
         times=ragged(users, "times", spare).astype(np.uint32),
         kinds=ragged(users, "kinds", spare).astype(np.uint8),
         ids=ragged(users, "ids", spare),
@@ -105,7 +120,9 @@ def test_layout_is_as_documented(users: list[dict[str, list[int]]], spare: int) 
 @given(users)
 def test_round_trip(users: list[dict[str, list[int]]]) -> None:
     blobs = [by_hand(user) for user in users]
-    assert pack_users(unpack_users(blobs)) == blobs
+    found = unpack_users(blobs)
+    assert pack_users(found) == blobs
+    assert (histories(found) == ragged(users, "history", 0)).all()
 
 
 def user(**changes: list[int]) -> dict[str, list[int]]:
@@ -136,13 +153,13 @@ def test_a_user_of_twenty_events_is_small() -> None:
             **dict.fromkeys(OF_ENTRIES, twenty),
         )
     )
-    assert len(blob) <= 1000
+    assert len(blob) <= 40 + 16 * 8 + 20 * 4 + 2 * 24 + 20 * 28
 
 
 def test_unknown_format_is_refused() -> None:
     blob = by_hand(user())
-    with pytest.raises(ValueError, match="format 2, not 3"):
-        unpack_users([blob, b"\x02" + blob[1:]])
+    with pytest.raises(ValueError, match="format 3, not 4"):
+        unpack_users([blob, b"\x03" + blob[1:]])
 
 
 @pytest.mark.parametrize("damage", [slice(0, -8), slice(0, 39), slice(0, 0)])
@@ -160,6 +177,22 @@ def test_damaged_bytes_are_refused(damage: slice) -> None:
 def test_entries_out_of_order_are_refused(changes: dict[str, list[int]]) -> None:
     with pytest.raises(ValueError, match="out of order"):
         unpack_users([by_hand(user()), by_hand(user(**changes)), by_hand(user())])
+
+
+@pytest.mark.parametrize("number", [2, 3, 254])
+def test_the_number_of_no_entry_is_refused(number: int) -> None:
+    blob = by_hand(user(history=[5, 7]))
+    assert blob[40 + 16 + 8 + 6 :][:2] == b"\x00\x01"
+    damaged = blob[: 40 + 16 + 8 + 6] + bytes([number]) + blob[40 + 16 + 8 + 7 :]
+    with pytest.raises(ValueError, match="history"):
+        unpack_users([blob, damaged])
+
+
+def test_as_many_strange_items_as_the_history_says_or_none() -> None:
+    one, two = by_hand(user(history=[11, 7])), by_hand(user(history=[11, 12]))
+    at = 40 + 16 + 8
+    with pytest.raises(ValueError, match="history"):
+        unpack_users([two[:at] + one[at : at + 8] + two[at + 8 :]])
 
 
 def test_digest_sees_everything_but_ids() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import tracemalloc
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from state.packing import unpack_users
+from stream.core.interest import Interest
 from stream.core.items import Items
 from stream.core.users import (
     Bounds,
@@ -228,6 +231,36 @@ def test_a_user_goes_on_from_the_store_as_from_memory() -> None:
     rows = busy(10, 400)
     more: list[Event] = [(i % 10, 390 + i, START_MS + 10**7, [(i % 70, 5, 8)]) for i in range(200)]
     assert equal(batch(rows, more)[1], batch(unpack(pack(rows, ITEMS), ITEMS, BOUNDS), more)[1])
+
+
+@pytest.mark.parametrize("most", [1, 200, 254, 255, 256, 400])
+def test_an_item_of_the_history_is_stored_once_if_it_is_among_the_first_255_of_the_interest(
+    most: int,
+) -> None:
+    """Local ids that meet in one slot of the table, and items without an entry, included."""
+    items, rng = Items(), np.random.default_rng(most)
+    items.ids([f"item {i}" for i in range(9000)])
+    hashes = items.hashes
+    held = [rng.permutation(9000)[:most], rng.permutation(9)[:5] * 1000, np.zeros(0, dtype=np.int64)]
+    own = [sorted((int(at) for at in ids), key=lambda at: int(hashes[at])) for ids in held]
+    rows = Rows.blank(3, Bounds(64, 512, 4))
+    for row, some in enumerate(own):
+        rows.item[row, 4 + row :] = rng.choice([*some, 8, 77, 8000], 60 - row)
+    flat = np.array(own[0] + own[1], dtype=np.int32)
+    ones, three = np.ones(len(flat), dtype=np.uint32), np.ones(3, dtype=np.int64)
+    sums = flat, ones.astype(np.int64), ones, ones, ones, ones
+    start = np.cumsum([0, *[len(some) for some in own]])
+    interest = Interest(start, *sums, three, three, three, 512)
+    rows = replace(rows, interest=interest)
+    blobs = pack(rows, items)
+    found = unpack_users(blobs)
+    listed = [list(line[-(60 - row) :]) for row, line in enumerate(rows.item)]
+    wanted = [
+        [some.index(at) if at in some[:255] else 255 for at in line]
+        for some, line in zip(own, listed, strict=True)
+    ]
+    assert [line[-len(some) :].tolist() for line, some in zip(found.numbers, wanted, strict=True)] == wanted
+    assert (unpack(blobs, items, rows.bounds).item == rows.item).all()
 
 
 def test_blank_users_pack_without_items() -> None:

@@ -88,7 +88,7 @@ class Interest:
 
     def take(self, at: I64) -> Interest:
         """A copy of the users ``at`` [n]."""
-        which, start = _spans(self.start, at)
+        which, start = spans(self.start, at)
         scalars = (self.added[at], self.base[at], self.events[at])
         return Interest(start, *self._entries(which), *scalars, self.keep)
 
@@ -158,7 +158,7 @@ def add(
 
 def cut(users: Interest, rows: I64) -> Interest:
     """The users with the K heaviest entries of those in ``rows`` [n]; equal weights: the smaller hashes."""
-    which, start = _spans(users.start, rows)
+    which, start = spans(users.start, rows)
     of = np.repeat(np.arange(len(rows)), start[1:] - start[:-1])
     # Stable, and entries stand by hash.
     order = np.lexsort((-users.weight[which], of))
@@ -387,7 +387,7 @@ def _repeats(column: NDArray[T], order: I64) -> I64:
     return repeats
 
 
-def _spans(start: I64, rows: I64) -> tuple[I64, I64]:
+def spans(start: I64, rows: I64) -> tuple[I64, I64]:
     """Positions of the entries of some users, and where each user's begin among them."""
     length = start[rows + 1] - start[rows]
     new = _starts(length)
