@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import product
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream import engagements
+from stream import engagements, triggers_page
 from stream.campaign_files import running
 from stream.codec import Limits, decode
 from stream.core.campaigns import Duration, read
@@ -874,22 +875,27 @@ def test_a_campaign_with_the_default_ones_id_takes_its_place() -> None:
 # What people read, and what a worker runs
 
 
-def test_the_page_tells_every_trigger_with_its_delays_and_parameters() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "engagement.md").read_text()
-    for name, kind in TYPES.items():
-        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
-        columns = [column.strip() for column in row.strip("|").split("|")]
-        assert columns[2] == (", ".join(str(Duration(each)) for each in kind.usual_ms) or "its own")
-        told = [
-            f"`{each.name}`" if each.required else f"`{each.name}: {default}`"
-            for each in msgspec.structs.fields(kind.parameters)
-            for default in [
-                each.default_factory()
-                if each.default is msgspec.NODEFAULT and not each.required
-                else each.default
-            ]
-        ]
-        assert columns[5] == ", ".join(told)
+def test_the_catalogue_of_the_page_is_that_of_the_code() -> None:
+    page = triggers_page.PAGE.read_text()
+    assert page == triggers_page.written(page), "run: python -m stream.triggers_page"
+    assert len(re.findall(r"^```yaml$", page, re.MULTILINE)) == 1
+    with pytest.raises(ValueError, match="no lines"):
+        triggers_page.written(page.replace(triggers_page.END, ""))
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_trigger_tells_its_delays_and_parameters(name: str) -> None:
+    (row,) = [line for line in triggers_page.catalogue().splitlines() if line.startswith(f"| `{name}` |")]
+    columns = [column.strip() for column in row.strip("|").split("|")]
+    kind = TYPES[name]
+    assert len(columns) == 7
+    assert columns[1] == kind.entry.starts != ""
+    assert columns[2] == (", ".join(str(Duration(each)) for each in kind.usual_ms) or "its own")
+    told = dict(re.findall(r"`(\w+)(?:: (.*?))?`", columns[6]))
+    assert list(told) == list(kind.parameters.__struct_fields__)
+    needed = {"event": "invited"} if name == "event" else {}
+    given = {each: msgspec.yaml.decode(text) for each, text in told.items() if text}
+    assert campaign(name, trigger=needed | given) == campaign(name)
 
 
 def test_a_worker_runs_the_files_of_its_folder(tmp_path: Path) -> None:

@@ -13,12 +13,19 @@ from typing import ClassVar
 
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import DAY_MS, Sequence, Sequenced, cart_of
+from stream.core.triggers.shape import DAY_MS, Entry, Sequence, Sequenced, cart_of
 
 
 @dataclass(frozen=True)
 class AbandonedCart(Sequenced):
     """The trigger; its anchor is the last cart change, if that is newer than any order or checkout."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts="the cart holds something and was neither changed nor ordered from",
+        put_off="a change of the cart",
+        cancelled="an order, the start of a checkout, the cart emptied",
+        limits="an order or a checkout at the time of the change came after it",
+    )
 
     kinds: ClassVar[frozenset[str]] = frozenset(
         ["add_to_cart", "remove_from_cart", "begin_checkout", "purchase"]

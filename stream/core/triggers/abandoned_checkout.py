@@ -11,12 +11,19 @@ from typing import ClassVar
 
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import DAY_MS, Sequence, Sequenced, cart_of
+from stream.core.triggers.shape import DAY_MS, Entry, Sequence, Sequenced, cart_of
 
 
 @dataclass(frozen=True)
 class AbandonedCheckout(Sequenced):
     """The trigger; its anchor is the newest checkout, if no order and no cart change came after it."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts="a checkout of the cart was begun, and nothing ordered",
+        put_off="another checkout",
+        cancelled="an order, a change of the cart",
+        limits="an order at the time of the checkout came after it, a change of the cart before it",
+    )
 
     kinds: ClassVar[frozenset[str]] = frozenset(
         ["add_to_cart", "remove_from_cart", "begin_checkout", "purchase"]

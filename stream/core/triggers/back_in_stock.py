@@ -14,7 +14,7 @@ import msgspec
 
 from stream.core.campaigns import Duration
 from stream.core.engaged import UserState
-from stream.core.triggers.shape import DAY_MS
+from stream.core.triggers.shape import DAY_MS, Entry
 from stream.core.triggers.watched import Offer, Watched
 from stream.core.watchers import STOCK, STOCK_BOUGHT_MS, Terms, Watch
 
@@ -29,6 +29,18 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class BackInStock(Watched):
     """The trigger."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "an item that was sold out has at least `stock` pieces again, and the user wished for it, or "
+            "looked at it or put it into the cart within `lookback`; not if he bought it in the last 7 days"
+        ),
+        cancelled="the item sold out, seen, or bought",
+        limits=(
+            "`stock` pieces are enough; a look `lookback` ago is recent; an order 7 days ago is not; a look "
+            "when it came back was before"
+        ),
+    )
 
     stock: int = 3
     lookback_ms: int = 30 * DAY_MS

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from stream.core.engaged import Seen, UserState, zone_of
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import DAY_MS, Proposal, Sequence, Sequenced
+from stream.core.triggers.shape import DAY_MS, Entry, Proposal, Sequence, Sequenced
 
 HOUR = 9
 _DAY = re.compile(r"(?:\d{4}-)?(\d{2})-(\d{2})")
@@ -32,6 +32,17 @@ class Year(Sequence, frozen=True, array_like=True):
 @dataclass(frozen=True)
 class Birthday(Sequenced):
     """The trigger; its anchor is the next birthday's morning."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "nine in the morning of the day that the user told as `attributes.birthday` (`03-06`, "
+            "`1990-03-06`) in a `preferences` event, in his zone"
+        ),
+        cancelled="another answer",
+        limits=(
+            "told at nine on the day: next year's; the 29th of February is the 1st of March in other years"
+        ),
+    )
 
     kinds: ClassVar[frozenset[str]] = frozenset(["preferences", "login", "consent"])
     revoked_by: ClassVar[Literal["order", "items", "nothing"]] = "nothing"

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from stream.core.campaigns import Duration
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import DAY_MS, HOUR_MS, Proposal, Sequence, Sequenced
+from stream.core.triggers.shape import DAY_MS, HOUR_MS, Entry, Proposal, Sequence, Sequenced
 
 
 class Session(Sequence, frozen=True, array_like=True):
@@ -42,6 +42,20 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class BrowseAbandonment(Sequenced):
     """The trigger; its anchor is the last view. A step's delay counts from the end of the idle time."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "products were looked at (`views`, without a gap of `idle`) while the cart was empty; delays "
+            "count from the end of the idle time; suppressed (`ordered`, `again`) after an order in the "
+            "last `ordered`, and when a session was ripe already in the last `again`"
+        ),
+        put_off="another view",
+        cancelled="something put in the cart, the start of a checkout, an order",
+        limits=(
+            "a gap of `idle` ends the session; an order `ordered` ago and a session `again` ago hinder no "
+            "more"
+        ),
+    )
 
     views: int = 2
     idle_ms: int = HOUR_MS // 2

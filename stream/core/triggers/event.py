@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import Sequence, Sequenced
+from stream.core.triggers.shape import Entry, Sequence, Sequenced
 from stream.events import Attribute
 
 ITEMS = 20
@@ -50,6 +50,16 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class OnEvent(Sequenced):
     """The trigger; its anchor is the newest event that sets it off."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "an event of the type `event` comes, also one of your own, whose attributes or context say what "
+            "`where` says; items are those of the event"
+        ),
+        put_off="another such event",
+        cancelled="an event of the type `unless`; with `unless: null` nothing",
+        limits="one of the type `unless` at the same time came after it",
+    )
 
     event: str = ""
     where: dict[str, Attribute] = field(default_factory=dict)

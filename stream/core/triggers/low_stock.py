@@ -13,7 +13,7 @@ import msgspec
 
 from stream.core.campaigns import Duration
 from stream.core.engaged import UserState
-from stream.core.triggers.shape import DAY_MS
+from stream.core.triggers.shape import DAY_MS, Entry
 from stream.core.triggers.watched import Offer, Watched
 from stream.core.watchers import STOCK, Terms, Watch
 
@@ -28,6 +28,18 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class LowStock(Watched):
     """The trigger."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "fewer than `below` pieces are left of an item that the user put into the cart, or wished for, "
+            "within `lookback`"
+        ),
+        cancelled="the item bought, taken out of the cart, sold out, or more of it there",
+        limits=(
+            "`below` pieces are not few; put there `lookback` ago is recent; an order at the time of the "
+            "wish came after it"
+        ),
+    )
 
     below: int = 5
     lookback_ms: int = 14 * DAY_MS

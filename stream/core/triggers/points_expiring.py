@@ -14,7 +14,7 @@ from stream.core.campaigns import Duration
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
 from stream.core.triggers.loyal import Loyal
-from stream.core.triggers.shape import DAY_MS, Proposal, Sequence
+from stream.core.triggers.shape import DAY_MS, Entry, Proposal, Sequence
 
 
 class Expiry(Sequence, frozen=True, array_like=True):
@@ -32,6 +32,15 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class PointsExpiring(Loyal):
     """The trigger."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "points are about to expire ([loyalty](#loyalty)); delays count from `before` before that, so "
+            "that it says so 30, 7 and 1 days before"
+        ),
+        cancelled="the points spent or taken back",
+        limits="when they expire it is too late to say so",
+    )
 
     before_ms: int = 30 * DAY_MS
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import DAY_MS, Sequence, Sequenced
+from stream.core.triggers.shape import DAY_MS, Entry, Sequence, Sequenced
 
 ITEMS = 20
 """Items of an order that are kept."""
@@ -26,6 +26,13 @@ class Ordered(Sequence, frozen=True, array_like=True):
 @dataclass(frozen=True)
 class PostPurchase(Sequenced):
     """The trigger; its anchor is the newest order."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts="a time after an order; items are those of the order",
+        put_off="another order",
+        cancelled="a `refund` of the order, or one that names none",
+        limits="a refund at the time of the order came after it",
+    )
 
     kinds: ClassVar[frozenset[str]] = frozenset(["purchase", "refund"])
     revoked_by: ClassVar[Literal["order", "items", "nothing"]] = "nothing"

@@ -14,7 +14,7 @@ import msgspec
 
 from stream.core.campaigns import Duration
 from stream.core.engaged import UserState
-from stream.core.triggers.shape import DAY_MS, HOUR_MS
+from stream.core.triggers.shape import DAY_MS, HOUR_MS, Entry
 from stream.core.triggers.watched import Offer, Watched
 from stream.core.watchers import PRICE_BOUGHT_MS, STOCK, Terms, Watch, fell
 
@@ -29,6 +29,19 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class PriceDrop(Watched):
     """The trigger."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "an item costs at least the share `drop` less than when the user last saw it, within "
+            "`lookback`; not if he bought it in the last 30 days; what falls within the delay goes into one "
+            "message"
+        ),
+        cancelled="the price up again, the item sold out, seen, or bought",
+        limits=(
+            "`drop` less is enough; a look `lookback` ago is recent; an order 30 days ago is not; a look "
+            "when the price fell was before"
+        ),
+    )
 
     drop: float = 0.1
     lookback_ms: int = 30 * DAY_MS

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import HOUR_MS, Proposal, Sequence, Sequenced
+from stream.core.triggers.shape import HOUR_MS, Entry, Proposal, Sequence, Sequenced
 
 ITEMS, TIMES, GAPS = 40, 6, 3
 """Items kept, times of each, and gaps that it takes."""
@@ -47,6 +47,15 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class Replenishment(Sequenced):
     """The trigger. Its steps are those of each item, so a campaign gives none."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "an item bought at least four times is about to run out: `early` of the median gap after the "
+            "last time, and once more at the upper quartile; what is due within 12 hours is one message"
+        ),
+        cancelled="the item bought again",
+        limits="what is due 12 hours later goes into the same message",
+    )
 
     early: float = 0.8
 

@@ -42,6 +42,17 @@ class Proposal(Generic[S]):
     since: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the catalogue (``docs/engagement.md``) says of a trigger: when it ``starts``, what puts it off and
+    what cancels it, and what holds exactly at its ``limits``. Markdown, written by people for marketers."""
+
+    starts: str
+    put_off: str = ""
+    cancelled: str = ""
+    limits: str = ""
+
+
 class NoParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A trigger that is told nothing."""
 
@@ -69,6 +80,8 @@ class Sequenced:
     after_ms: tuple[int, ...]
     rest_ms: int
 
+    entry: ClassVar[Entry]
+    """Its row of the catalogue; its name, delays and parameters are added from what runs."""
     asks: ClassVar[What] = ""
     """What it asks for before it can say anything (`stream.core.offers`)."""
     state: ClassVar[type[Sequence]] = Sequence

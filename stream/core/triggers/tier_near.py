@@ -7,12 +7,21 @@ from typing import ClassVar
 
 from stream.core.engaged import Seen, UserState
 from stream.core.triggers.loyal import Crossing, Reached
-from stream.core.triggers.shape import Sequence
+from stream.core.triggers.shape import Entry, Sequence
 
 
 @dataclass(frozen=True)
 class TierNear(Crossing):
     """The trigger. The tier reached cancels."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "at most a tenth of a tier's points is missing, for the first time ([loyalty](#loyalty)): of "
+            "the tier called `name`"
+        ),
+        cancelled="the tier reached",
+        limits="a tenth is near; what crosses the tier at once was never near",
+    )
 
     what: ClassVar[str] = "near"
 

@@ -16,7 +16,7 @@ import msgspec
 from stream.core.messages import NudgeItem
 from stream.core.offers import Offered, What
 from stream.core.triggers.occasional import Occasional
-from stream.core.triggers.shape import Proposal, Sequence
+from stream.core.triggers.shape import Entry, Proposal, Sequence
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +28,17 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class TrendingForYou(Occasional):
     """The trigger."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "as `next-best-offer`: an item that rises, of the category he likes most, that he has neither "
+            "seen nor bought ([offers](#offers)); `surge` is how far it must stand above its usual, in "
+            "standard deviations"
+        ),
+        put_off="an order",
+        cancelled="an order while it is asked for",
+        limits="`surge` is enough; `rest` after the last one it may come",
+    )
 
     surge: float = 2.0
 

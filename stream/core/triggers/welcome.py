@@ -13,12 +13,20 @@ from msgspec.structs import replace
 
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import DAY_MS, Sequence, Sequenced
+from stream.core.triggers.shape import DAY_MS, Entry, Sequence, Sequenced
 
 
 @dataclass(frozen=True)
 class Welcome(Sequenced):
     """The trigger; its anchor is the event by which the user was first known and had granted a channel."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "the user is known and has granted one of the campaign's channels and the purpose; once a user"
+        ),
+        cancelled="an order",
+        limits="an order at the time he became known ends it",
+    )
 
     kinds: ClassVar[frozenset[str]] = frozenset(["consent", "sign_up", "login", "purchase"])
     usual_ms: ClassVar[tuple[int, ...]] = (0, DAY_MS, 3 * DAY_MS)

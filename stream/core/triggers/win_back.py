@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from stream.core.campaigns import Duration
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
-from stream.core.triggers.shape import DAY_MS, Sequence, Sequenced
+from stream.core.triggers.shape import DAY_MS, Entry, Sequence, Sequenced
 
 ORDERS = 8
 """Orders whose times are kept."""
@@ -39,6 +39,15 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @dataclass(frozen=True)
 class WinBack(Sequenced):
     """The trigger. A step's delay counts from the end of the cycle."""
+
+    entry: ClassVar[Entry] = Entry(
+        starts=(
+            "no order for the greater of `lapse` and twice the median gap between the user's last eight "
+            "orders; delays count from then"
+        ),
+        put_off="an order",
+        limits="of an even number of gaps the lower middle one is the median",
+    )
 
     lapse_ms: int = 60 * DAY_MS
 
