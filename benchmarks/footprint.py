@@ -3,9 +3,9 @@
 ``python -m benchmarks.footprint --json [--users 10000 100000] [--lines N]``; a million users is one more
 number there (20 minutes, 5 GB). Users: each views 20 times, items of a category, skewed as in
 `benchmarks.pipeline`; then `MEMORY USAGE` of all keys of some of them, their list included. Items: those of
-Complete Journey's purchase lines, with their row and their neighbours; the median. The worker's own: what its
-resident memory grew by, a user with the items they view. Each size in a process of its own; sizes depend on
-the data alone, so there are no repeats.
+Complete Journey's purchase lines, with their row and their neighbours; the median. Both processes' own: what
+they grew by, by user, a fifth of an item included; a worker caches no more than `cached_users`. Each size in
+a process of its own; sizes depend on the data alone, so there are no repeats.
 """
 
 from __future__ import annotations
@@ -31,18 +31,26 @@ Sizes = dict[str, float]
 
 
 async def of_users(users: int) -> Sizes:
-    """Mean bytes a user."""
+    """Mean bytes a user; of both processes, with the items they view."""
     async with inprocess() as one:
-        before = resident()
-        await one.feed(visits(users, max(users // 5, 100), EACH, zipf=1.3))
-        grown = (resident() - before) / users
+        load, at_first = visits(users, max(users // 5, 100), EACH, zipf=1.3), _processes(one)
+        await one.feed(load)
+        grown = {name: (size - at_first[name]) / users for name, size in _processes(one).items()}
         names = [f"user-{n:07d}" for n in np.linspace(0, users - 1, min(SAMPLED, users)).astype(int)]
         keys, parts = one.store.keys, [f"u{partition_of(name, one.settings.partitions)}" for name in names]
         private = [keys.user, keys.engagement, keys.attribution]
         state = used(one, [[of(*at) for of in private] for at in zip(parts, names, strict=True)])
         lists = used(one, [[keys.recs(name)] for name in names])
         whole = [sum(both) for both in zip(state, lists, strict=True)]
-        return {"P7 user": mean(whole), "state": mean(state), "list": mean(lists), "worker, RSS": grown}
+        return {"P7 user": mean(whole), "state": mean(state), "list": mean(lists)} | grown
+
+
+def _processes(one: InProcess) -> Sizes:
+    """Bytes of the worker, and of the store: what it allocated, and what is resident."""
+    with Redis.from_url(one.settings.store_url) as redis:
+        told = redis.info("memory")
+    store = {"store, allocated": told["used_memory"], "store, RSS": told["used_memory_rss"]}
+    return {"worker, RSS": resident()} | store
 
 
 async def of_items(lines: int | None) -> Sizes:
