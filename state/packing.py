@@ -37,7 +37,8 @@ _HEADER = np.dtype(
         ("ids", "u1"),
         ("history", "<u2"),
         ("interest", "<u2"),
-        ("strange", "<u2"),
+        ("strange", "u1"),
+        ("bought", "u1"),
         ("seen", "<u4"),
         ("added", "<u4"),
         ("events", "<u4"),
@@ -48,6 +49,7 @@ _HEADER = np.dtype(
 )
 _ENTRY = np.dtype([("item", "<u8"), ("sum", "<u8"), ("first", "<u4"), ("last", "<u4"), ("at", "<u4")])
 """``sum`` is count · 2^44 + weight."""
+_BOUGHT = np.dtype([("item", "<u8"), ("second", "<u4")])
 
 _WORD = 8
 _HEADER_WORDS = _HEADER.itemsize // _WORD
@@ -66,6 +68,7 @@ class UserColumns:
     > 0 of at most 44 bits, ``counts`` [M] > 0 of at most 20, ``firsts``, ``lasts`` [M] seconds, ``ats`` [M].
     A number says which of the user's entries has the item, from 0; where it is `STRANGE` none of the first
     255 has, and the item is the next of ``strange`` [S], hashes, in order of users and histories.
+    ``n_bought`` [U] says how many of ``bought`` [R], hashes, with ``seconds`` [R] are a user's.
     """
 
     seen: I64
@@ -87,11 +90,14 @@ class UserColumns:
     firsts: U32
     lasts: U32
     ats: U32
+    n_bought: I64
+    bought: U64
+    seconds: U32
 
 
 def pack_users(users: UserColumns) -> list[bytes]:
     """One blob a user: 40 bytes, 6 an interaction, 8 one whose item is not among the interest, 8 an id, these
-    filled up to words; 28 an interest entry.
+    filled up to words; 28 an interest entry, 12 an item bought.
 
     Equal users give equal bytes. ~3 µs a user with full history and 30 entries.
     """
@@ -107,6 +113,9 @@ def pack_users(users: UserColumns) -> list[bytes]:
     if len(users.strange):
         hashes = _pieces(users.strange.tobytes(), n_strange * _WORD)
         words = [own + more for own, more in zip(words, hashes, strict=True)]
+    if len(users.bought):
+        bought = _pieces(_purchases(users).tobytes(), users.n_bought * _BOUGHT.itemsize)
+        entries = [own + more for own, more in zip(entries, bought, strict=True)]
     return [own + more for own, more in zip(words, entries, strict=True)]
 
 
@@ -122,25 +131,27 @@ def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
             f"user has format {min(other)}, not {USER_FORMAT}: upgrade Tidewise or use another prefix"
         )
     head = np.frombuffer(b"".join(blob[: _HEADER.itemsize] for blob in blobs), dtype=_HEADER)
-    n_history, n_ids, n_strange, n_interest = (
-        head[name].astype(np.int64) for name in ("history", "ids", "strange", "interest")
+    n_history, n_ids, n_strange, n_interest, n_bought = (
+        head[name].astype(np.int64) for name in ("history", "ids", "strange", "interest", "bought")
     )
     long, marks = (int(n.max(initial=0)) for n in (n_history, n_ids))
     widths = [_HEADER_WORDS, marks, -(-long // 2), -(-long // 8), -(-long // 8)]
     lengths = _lengths(n_history, n_ids)
     ends = lengths.sum(axis=1) * _WORD
     begins = ends + n_strange * _WORD
-    if (begins + n_interest * _ENTRY.itemsize != [len(blob) for blob in blobs]).any():
+    behind = begins + n_interest * _ENTRY.itemsize
+    if (behind + n_bought * _BOUGHT.itemsize != [len(blob) for blob in blobs]).any():
         raise ValueError("a packed user is not as long as its header says: the stored bytes are damaged")
     mask = _mask(widths, lengths)
     words = np.zeros(mask.shape, dtype=np.uint64)
     words[mask] = np.frombuffer(_slices(blobs, repeat(0), ends.tolist()), dtype=np.uint64)
     _, ids, times, numbers, kinds = np.split(words, np.cumsum(widths)[:-1], axis=1)
-    entries = np.frombuffer(_slices(blobs, begins.tolist(), repeat(None)), dtype=_ENTRY)
+    entries = np.frombuffer(_slices(blobs, begins.tolist(), behind.tolist()), dtype=_ENTRY)
     _check(entries, n_interest)
     strange = np.frombuffer(_slices(blobs, ends.tolist(), begins.tolist()), dtype=np.uint64)
     found = _from_words(numbers, np.dtype(np.uint8), long)
     _check_history(found, n_history, n_strange, n_interest)
+    purchases = np.frombuffer(_slices(blobs, behind.tolist(), repeat(None)), dtype=_BOUGHT)
     sums = entries["sum"]
     return UserColumns(
         head["seen"].astype(np.int64),
@@ -162,6 +173,9 @@ def unpack_users(blobs: Sequence[bytes]) -> UserColumns:
         entries["first"].copy(),
         entries["last"].copy(),
         entries["at"].copy(),
+        n_bought,
+        purchases["item"].copy(),
+        purchases["second"].copy(),
     )
 
 
@@ -187,7 +201,9 @@ def digest_fields(blob: bytes) -> bytes:
     base = user.base + spare if together else user.base * 0
     scalars = (user.seen, user.added, user.events, base, user.newest, user.rate, user.n_history)
     entries = (user.interest, user.counts, user.firsts, user.lasts, user.ats)
-    parts = (*scalars, histories(user), user.times, user.kinds, *entries, user.weights >> (PERIOD * spare))
+    windows = (histories(user), user.times, user.kinds)
+    bought = (user.bought, user.seconds)
+    parts = (*scalars, *windows, *entries, user.weights >> (PERIOD * spare), *bought)
     return b"".join(part.tobytes() for part in parts)
 
 
@@ -210,6 +226,12 @@ def _entries(users: UserColumns) -> NDArray[np.void]:
     entries["sum"] = users.counts.astype(np.uint64) << _COUNT_SHIFT | users.weights.view(np.uint64)
     entries["at"] = users.ats
     return entries
+
+
+def _purchases(users: UserColumns) -> NDArray[np.void]:
+    purchases = np.empty(len(users.bought), dtype=_BOUGHT)
+    purchases["item"], purchases["second"] = users.bought, users.seconds
+    return purchases
 
 
 def _check(entries: NDArray[np.void], n_interest: I64) -> None:
@@ -238,7 +260,7 @@ def _header(users: UserColumns, n_ids: I64, n_strange: I64) -> U64:
     head = np.zeros(len(users.seen), dtype=_HEADER)
     head["format"] = USER_FORMAT
     head["ids"], head["history"], head["interest"] = n_ids, users.n_history, users.n_interest
-    head["strange"] = n_strange
+    head["strange"], head["bought"] = n_strange, users.n_bought
     head["seen"], head["added"], head["events"] = users.seen, users.added, users.events
     head["base"], head["newest"], head["rate"] = users.base, users.newest, users.rate
     return head.view(np.uint64).reshape(len(head), _HEADER_WORDS)

@@ -29,10 +29,10 @@ from stream.core.recommend.explain import explain
 from stream.core.recommend.query import Query
 from stream.core.recommend.wanting import chances, speaking
 from stream.core.rfm import DAY_MS, Judge, Ranks
-from stream.core.users import Bounds, Rows, bought, unpack
+from stream.core.users import Rows, bought, unpack
 from stream.events import CODE
 from stream.follower import Followed
-from stream.lister import Lister
+from stream.lister import Lister, bounds_of
 from stream.settings import Settings
 from stream.shopper import Meta
 from stream.times import time_text
@@ -352,7 +352,7 @@ class _Wanting:
         rows = self._rows(some)
         found = chances(self.lister.recommender, self.lister.sources, self._query(some, rows), self.item)
         since = self.reading.now_ms // 1000 - int(self.reading.settings.exclude_bought_s)
-        row, item = bought(rows, CODE["purchase"], since)
+        row, item = bought(rows, since)
         out = np.unique(row[item == self.item])
         found[out] = 0
         self.reading.left_out.update({"bought": len(out)} if len(out) else {})
@@ -360,7 +360,7 @@ class _Wanting:
 
     def _rows(self, some: Sequence[_Met]) -> Rows:
         settings = self.reading.settings
-        bounds = Bounds(settings.history, settings.interest_items, settings.dedupe_ids)
+        bounds = bounds_of(settings)
         return unpack([met.packed for met in some], self.items, bounds)
 
     def _query(self, some: Sequence[_Met], rows: Rows) -> Query:

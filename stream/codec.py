@@ -813,6 +813,7 @@ class _Between:
             limits.units[kind],
             said.changed,
             said.attributes,
+            {items.add(name): second for name, second in said.bought},
         )
 
 

@@ -29,10 +29,9 @@ from stream.core.items import Items
 from stream.core.preferences import preferred
 from stream.core.recommend.explain import BARRED, BLOCKED, Explanation, explain
 from stream.core.recommend.query import Query
-from stream.core.users import Bounds, Rows, bought, unpack
-from stream.events import CODE
+from stream.core.users import Rows, bought, last_bought, unpack
 from stream.follower import Followed, Follower, followed
-from stream.lister import Lister
+from stream.lister import Lister, bounds_of
 from stream.ownership import partition_of
 from stream.settings import Settings
 from stream.shaper import Shaper
@@ -155,7 +154,7 @@ async def caught_up(settings: Settings) -> AsyncIterator[tuple[Items, Followed]]
 def _explain(
     settings: Settings, items: Items, told: Followed, read: _Read, user: str, item: int
 ) -> Explained:
-    rows = unpack([read.user], items, Bounds(settings.history, settings.interest_items, settings.dedupe_ids))
+    rows = unpack([read.user], items, bounds_of(settings))
     now_ms = time_ms(read.view.time) if read.view else int(rows.newest[0])
     lister = Lister(settings, items, told)
     lister.adopt(read.mixture)
@@ -163,7 +162,7 @@ def _explain(
     liked = preferred([whose], known.seen, {user: UserState.unpack(read.engaged)})
     query = lister.query([whose], known, np.array([now_ms]), liked)
     seen = impressions([Touches.unpack(read.shown)]) if read.shown else None
-    left_out = bought(rows, CODE["purchase"], now_ms // 1000 - int(settings.exclude_bought_s))
+    left_out = bought(rows, now_ms // 1000 - int(settings.exclude_bought_s))
     found = explain(lister.recommender, lister.sources, query, item, left_out[1])
     asked = _Asked(settings, items, lister, query, left_out, user, seen)
     return Explained(
@@ -190,8 +189,7 @@ def _told(settings: Settings, found: Explanation, rows: Rows, item: int) -> Expl
     """When it was bought, and until when that keeps it out."""
     if found.status != BARRED:
         return found
-    times = rows.time[(rows.item == item) & (rows.kind == CODE["purchase"])]
-    last_ms = int(times.max()) * 1000
+    last_ms = last_bought(rows, item) * 1000
     until = time_text(last_ms + int(settings.exclude_bought_s * 1000))
     reason = f"it was bought at {time_text(last_ms)}: left out until {until} (exclude_bought_s)"
     return replace(found, reasons=[reason])

@@ -34,7 +34,7 @@ from stream.core.recommend.peers import Peers
 from stream.core.recommend.query import Query
 from stream.core.recommend.trend import Trends
 from stream.core.step import Result, View
-from stream.core.users import Rows, bought, joined
+from stream.core.users import BOUGHT, Bounds, Rows, bought, joined
 from stream.core.weights import Decay
 from stream.events import CODE, REQUEST
 from stream.follower import Followed
@@ -99,6 +99,12 @@ def whole(parts: Sequence[Wanted]) -> Wanted:
         {name: state for part in parts for name, state in part.states.items()},
         [one for part in parts for one in part.told or [{}] * len(part.names)] if told else (),
     )
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """What is kept of a user; what he bought only where that is left out of lists."""
+    most = BOUGHT if settings.exclude_bought_s else 0
+    return Bounds(settings.history, settings.interest_items, settings.dedupe_ids, most)
 
 
 class Lister:
@@ -208,7 +214,7 @@ class Lister:
 
     def _bought(self, rows: Rows, time_ms: I64) -> Exclude:
         since = time_ms // 1000 - int(self._settings.exclude_bought_s)
-        return bought(rows, CODE["purchase"], since)
+        return bought(rows, since)
 
     def vectors(self, rows: Rows) -> list[bytes]:
         """Users [U] folded into the factorisations in use, as the store keeps them; b"" without any."""

@@ -48,7 +48,8 @@ class Merger:
     def _answer(self, columns: Columns, handover: Handover) -> bytes:
         request = Request(int(columns.time[handover.at]), handover.user, columns.user[handover.at])
         names = [self.items.name(item) for item in handover.item.tolist()]
-        return answer(handover, request, names, self.most_bytes)
+        bought = [self.items.name(item) for item in handover.bought]
+        return answer(handover, request, names, bought, self.most_bytes)
 
     def _posted(self, columns: Columns, at: int, to: str, kind: str, body: bytes) -> Posted:
         offset, index = int(columns.offset[at]), int(columns.index[at])

@@ -258,7 +258,7 @@ class Settings(BaseSettings):
     )
 
     # Users and lists
-    history: int = Field(64, ge=16, le=256, description="L: interactions kept a user (6 bytes each).")
+    history: int = Field(64, ge=16, le=255, description="L: interactions kept a user (6 bytes each).")
     interest_items: int = Field(
         128,
         ge=8,
@@ -321,7 +321,7 @@ class Settings(BaseSettings):
         30 * DAY_S,
         ge=0,
         description="Items bought within this time are not recommended again, as far as the last `history`"
-        " interactions tell. Groceries: 0.",
+        " interactions and the last 32 items bought (12 bytes each) tell. Groceries: 0.",
     )
     trending_half_life_s: float = Field(
         DAY_S, ge=3600, description="Half-life of popularity in `trending` (72 hourly buckets)."

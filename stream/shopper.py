@@ -27,14 +27,14 @@ from stream.core.preferences import cold, told
 from stream.core.ranking import Ranked
 from stream.core.rfm import Ranks
 from stream.core.step import Counting, Result, View, step
-from stream.core.users import Bounds, Rows, UserTable, pack
+from stream.core.users import Rows, UserTable, pack
 from stream.core.watchers import Interest
 from stream.delivery import Delivery, Effects, Output, Ports
 from stream.events import NOTICE
 from stream.follower import Followed
 from stream.ledger import Ledger
 from stream.letters import dead_letter
-from stream.lister import Lister, Wanted
+from stream.lister import Lister, Wanted, bounds_of
 from stream.mail import Packer, pack_interests, position_of
 from stream.merging import Merger
 from stream.offering import Answers, catalogued
@@ -167,8 +167,7 @@ class Shopper:
 
     def _forget_cache(self) -> None:
         settings = self.context.settings
-        bounds = Bounds(settings.history, settings.interest_items, settings.dedupe_ids)
-        self.table = UserTable(bounds)
+        self.table = UserTable(bounds_of(settings))
         self.engaged: dict[str, UserState] = {}
         self.alarms = Alarms({})
         self.ranks = Ranks()
@@ -343,7 +342,8 @@ class Shopper:
         carries it, and its owner's first record in `neighbors`.
         """
         rows = result.increments.row if result.increments is not None else np.zeros(0, dtype=np.int32)
-        rows = np.concatenate([rows, *(handover.item for handover in result.handovers)])
+        handed = [item for each in result.handovers for item in (*each.item.tolist(), *each.bought)]
+        rows = np.concatenate([rows, np.array(handed, dtype=np.int32)])
         async with asyncio.timeout(NAMES_WITHIN_S):
             while (self.context.part_of.of(rows) < 0).any():
                 await asyncio.sleep(0.02)

@@ -133,6 +133,21 @@ def test_history_and_cart_become_the_known_users(user: str, device: str) -> None
 
 
 @pytest.mark.parametrize(("user", "device"), PAIRS)
+def test_what_an_anonymous_user_bought_stays_bought(user: str, device: str) -> None:
+    """Though he looked at more than a history keeps since then."""
+    shop = run(
+        act(user, 5, "jam", "purchase", order="o1"),
+        act(device, 10, "milk", "purchase", order="o2"),
+        *[act(device, 20 + 10 * n, ("tea", "rye")[n % 2]) for n in range(HISTORY)],
+        login(user, device, 20 + 10 * HISTORY),
+    )
+    assert set(shop.history(user)) == {"tea", "rye"}
+    (rows,) = [unpack_users([users(shop.store)[user]])]
+    assert rows.bought.tolist() == [item_hash("jam"), item_hash("milk")]
+    assert rows.seconds.tolist() == [START_MS // 1000 + 5, START_MS // 1000 + 10]
+
+
+@pytest.mark.parametrize(("user", "device"), PAIRS)
 def test_nothing_is_counted_again(user: str, device: str) -> None:
     events = [act(user, 10, "tea"), act(device, 20, "milk"), act(device, 30, "rye")]
     before, after = run(*events), run(*events, login(user, device, 40), act(user, 50, "jam"))
@@ -434,19 +449,21 @@ def test_of_a_history_what_stands_together_in_second_and_kind_was_one_event() ->
 def handover(n: int, cart: dict[str, CartLine]) -> Handover:
     each = np.arange(n)
     return Handover(
-        0, "ann", 9, n, n, each.astype(np.int32), each.astype(np.uint32), each.astype(np.uint8), cart, 5
-    )
+        0, "ann", 9, n, n, each.astype(np.int32), each.astype(np.uint32), each.astype(np.uint8), cart, 5,
+        bought={0: 7, 1: 9},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("most", [100_000, 900, 400, 100])
 def test_an_answer_keeps_to_its_bound(most: int) -> None:
     cart = {f"item {n}": CartLine(1, 2.5, 3) for n in range(12)}
     names = [f"item {n}" for n in range(40)]
-    body = answer(handover(40, cart), Request(1, "ann", "d-1"), names, most)
+    body = answer(handover(40, cart), Request(1, "ann", "d-1"), names, names[:2], most)
     found = msgspec.json.decode(body, type=Answer)
     assert len(body) <= most or not (found.history or found.cart)
     assert found.history == [(f"item {n}", n, n) for n in range(40)][40 - len(found.history) :]
-    assert len(found.cart) in (0, 12) and (most < 100_000 or len(found.history) == 40)
+    assert (len(found.cart), found.bought) in ((0, []), (12, [("item 0", 7), ("item 1", 9)]))
+    assert most < 100_000 or len(found.history) == 40
 
 
 def test_mail_stands_among_the_events_in_the_logs_order() -> None:

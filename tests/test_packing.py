@@ -24,6 +24,7 @@ def a_user(draw: DrawFn) -> dict[str, list[int]]:
     entry = st.tuples(st.integers(1, 2**44 - 1), st.integers(1, 2**20 - 1), u32, u32, u32)
     interest = dict(sorted(draw(st.dictionaries(hashes, entry, max_size=12)).items()))
     item = st.sampled_from(list(interest)) | hashes if interest else hashes
+    bought = draw(st.lists(st.tuples(hashes, u32), max_size=4))
     history = draw(st.lists(st.tuples(item, st.integers(0, 2**32 - 1), st.integers(0, 255)), max_size=20))
     return {
         "head": [draw(st.integers(-1 if at == 3 else 0, top)) for at, top in enumerate(TOPS)],
@@ -32,6 +33,8 @@ def a_user(draw: DrawFn) -> dict[str, list[int]]:
         "kinds": [entry[2] for entry in history],
         "interest": list(interest),
         **{name: [entry[at] for entry in interest.values()] for at, name in enumerate(OF_ENTRIES)},
+        "bought": [item for item, _ in bought],
+        "seconds": [second for _, second in bought],
         "ids": draw(st.lists(st.integers(1, 2**64 - 1), max_size=5)),
     }
 
@@ -52,11 +55,11 @@ def strange_of(user: dict[str, list[int]]) -> list[int]:
 def by_hand(user: dict[str, list[int]]) -> bytes:
     """The layout of docs/keyspace.md, by struct."""
     n, m, d = len(user["history"]), len(user["interest"]), len(user["ids"])
-    strange = strange_of(user)
+    strange, r = strange_of(user), len(user["bought"])
     entries = zip(user["interest"], *(user[name] for name in OF_ENTRIES), strict=True)
     return b"".join(
         [
-            struct.pack("<BBHHHIIIiqq", USER_FORMAT, d, n, m, len(strange), *user["head"]),
+            struct.pack("<BBHHBBIIIiqq", USER_FORMAT, d, n, m, len(strange), r, *user["head"]),
             struct.pack(f"<{d}Q", *user["ids"]),
             bytes(-4 * n % 8) + struct.pack(f"<{n}I", *user["times"]),
             bytes(-n % 8) + bytes(numbers_of(user)),
@@ -66,6 +69,7 @@ def by_hand(user: dict[str, list[int]]) -> bytes:
                 struct.pack("<QQIII", item, count << 44 | weight, *rest)
                 for item, weight, count, *rest in entries
             ),
+            *(struct.pack("<QI", *each) for each in zip(user["bought"], user["seconds"], strict=True)),
         ]
     )
 
@@ -107,6 +111,9 @@ def columns(users: list[dict[str, list[int]]], spare: int = 0) -> UserColumns:
         firsts=firsts,
         lasts=lasts,
         ats=ats,
+        n_bought=np.array([len(user["bought"]) for user in users]),
+        bought=flat(users, "bought"),
+        seconds=flat(users, "seconds").astype(np.uint32),
     )
 
 
@@ -138,6 +145,8 @@ def user(**changes: list[int]) -> dict[str, list[int]]:
         "lasts": [3, 2],
         "ats": [4, 3],
         "ids": [1, 2],
+        "bought": [11],
+        "seconds": [2],
     } | changes
 
 
@@ -150,6 +159,8 @@ def test_a_user_of_twenty_events_is_small() -> None:
             kinds=twenty,
             interest=twenty,
             ids=list(range(1, 17)),
+            bought=[],
+            seconds=[],
             **dict.fromkeys(OF_ENTRIES, twenty),
         )
     )
@@ -214,6 +225,9 @@ def test_digest_sees_everything_but_ids() -> None:
         user(firsts=[0, 2]),
         user(lasts=[4, 2]),
         user(ats=[4, 4]),
+        user(bought=[12]),
+        user(seconds=[3]),
+        user(bought=[], seconds=[]),
     ):
         assert digest_fields(by_hand(other)) != one
 

@@ -25,6 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.core.bought import Bought
 from stream.core.engaged import CartLine, Preference, Seen, UserState, observe
 from stream.core.interest import add
 from stream.core.users import Rows
@@ -62,7 +63,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     ``seen`` interactions ever, ``newest`` the greatest time of one in ms; ``history`` of item, second and
     kind, in order; ``cart`` of item, pieces and price, as of its last change ``changed`` in ms;
-    ``attributes`` are what was preferred.
+    ``attributes`` are what was preferred; ``bought`` of item and second, what was bought last.
     """
 
     time: int
@@ -75,6 +76,7 @@ class Answer(msgspec.Struct, frozen=True):
     cart: list[tuple[str, int, float | None]] = []
     changed: int = 0
     attributes: dict[str, Preference] = {}
+    bought: list[tuple[str, int]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An answer as the step sees it: ``item``, ``second``, ``kind``, ``units`` [m] are the history's."""
+    """An answer as the step sees it: ``item``, ``second``, ``kind``, ``units`` [m] are the history's,
+    ``bought`` is what was bought last, and in which second."""
 
     position: int
     seen: int
@@ -98,6 +101,7 @@ class Given:
     units: I64
     changed: int
     attributes: Mapping[str, Preference] = field(default_factory=dict)
+    bought: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,7 @@ class Handover:
     cart: Mapping[str, CartLine]
     changed: int
     attributes: Mapping[str, Preference] = field(default_factory=dict)
+    bought: Mapping[int, int] = field(default_factory=dict)
 
 
 def event_of(message: Request | Answer) -> Event:
@@ -125,8 +130,13 @@ def event_of(message: Request | Answer) -> Event:
     return Event(type="add_to_cart" if lines else "login", time="", user=message.user, items=lines)
 
 
-def answer(handover: Handover, request: Request, names: Sequence[str], most_bytes: int) -> bytes:
-    """The answer's bytes, at most so many: as much of the newest history as fits, the rest if it fits."""
+def answer(
+    handover: Handover, request: Request, names: Sequence[str], bought: Sequence[str], most_bytes: int
+) -> bytes:
+    """The answer's bytes, at most so many: as much of the newest history as fits, the rest if it fits.
+
+    ``names`` and ``bought`` are those of the items of the history, and of what was bought last.
+    """
     columns = (handover.second.tolist(), handover.kind.tolist())
     history = list(zip(names, *columns, strict=True))
     cart = [(item, line.quantity, line.price) for item, line in sorted(handover.cart.items())]
@@ -141,13 +151,14 @@ def answer(handover: Handover, request: Request, names: Sequence[str], most_byte
         cart,
         handover.changed,
         dict(sorted(handover.attributes.items())),
+        list(zip(bought, handover.bought.values(), strict=True)),
     )
     while len(body := msgspec.json.encode(whole)) > most_bytes:
         if whole.history:
             kept = whole.history[(len(whole.history) + 1) // 2 :]
             whole = msgspec.structs.replace(whole, history=kept)
-        elif whole.cart or whole.attributes:
-            whole = msgspec.structs.replace(whole, cart=[], attributes={})
+        elif whole.cart or whole.attributes or whole.bought:
+            whole = msgspec.structs.replace(whole, cart=[], attributes={}, bought=[])
         else:
             break
     return body
@@ -256,6 +267,7 @@ def hand_over(rows: Rows, row: int, state: UserState, at: int, asked: Asked) -> 
     """What is handed over of the user in ``row``; nothing of one who is somebody's own."""
     held = rows.item[row] >= 0 if not state.identified else np.zeros(rows.item.shape[1], dtype=np.bool_)
     any_at_all = not state.identified
+    bought = zip(rows.bought.item[row].tolist(), rows.bought.second[row].tolist(), strict=True)
     return Handover(
         at,
         asked.user,
@@ -268,6 +280,7 @@ def hand_over(rows: Rows, row: int, state: UserState, at: int, asked: Asked) -> 
         dict(state.cart) if any_at_all else {},
         state.changed * any_at_all,
         dict(state.attributes) if any_at_all else {},
+        {item: second for item, second in bought if item >= 0 and any_at_all},
     )
 
 
@@ -289,4 +302,10 @@ def take_over(rows: Rows, given: Given, decay: Decay, hashes: U64) -> Rows:
         seen=rows.seen + given.seen,
         newest=np.maximum(rows.newest, given.newest),
         interest=add(rows.interest, *columns, decay, hashes),
+        bought=_buy(rows.bought, given.bought, hashes),
     )
+
+
+def _buy(before: Bought, given: Mapping[int, int], hashes: U64) -> Bought:
+    item, second = (np.array(list(part), dtype=np.int64) for part in (given.keys(), given.values()))
+    return before.add(np.zeros(len(given), dtype=np.int64), item.astype(np.int32), second, hashes)

@@ -17,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state.packing import STRANGE, UserColumns, pack_users, unpack_users
+from stream.core import bought as purchases
 from stream.core import interest as interests
+from stream.core.bought import Bought
 from stream.core.interest import Interest, add, spans
 from stream.core.items import Items
 from stream.core.weights import Decay
+from stream.events import CODE
 
 Bool = NDArray[np.bool_]
 I32 = NDArray[np.int32]
@@ -30,6 +33,9 @@ U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 T = TypeVar("T", bound=np.generic)
 
+BOUGHT = 32
+"""Items bought last that are kept of a user where these are left out of lists."""
+_PURCHASE = CODE["purchase"]
 _LOW = 0xFFFF_FFFF
 _SLOTS = 1024
 """Slots a user when interactions are looked up among his interest entries; a power of two."""
@@ -40,21 +46,24 @@ _ENTRY = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is kept of a user: L interactions, K interest entries (with slack to 1.5 K), D event ids."""
+    """What is kept of a user: L interactions, K interest entries (with slack to 1.5 K), D event ids, and
+    the B items that he bought last."""
 
     history: int = 64
     interest: int = 128
     ids: int = 16
+    bought: int = BOUGHT
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """U users as arrays; 9 bytes an interaction, 28 an interest entry, 8 an id, 56 for the rest.
+    """U users as arrays; 9 bytes an interaction, 28 an interest entry, 8 an id and an item bought, 56 for
+    the rest.
 
     Histories [U, L] end at the right: the newest in the last column, −1 (items) and 0 before the oldest.
     ``time`` is in seconds, ``kind`` the event's code. ``seen`` [U] counts interactions ever, ``newest``
     [U] is the greatest time in ms of one, ``rate`` [U] how many events came of late (`noise`). ``ids``
-    [U, D]: the last accepted event ids, newest last, 0 = none.
+    [U, D]: the last accepted event ids, newest last, 0 = none. ``bought``: what was bought last.
     """
 
     item: I32
@@ -65,6 +74,7 @@ class Rows:
     rate: I64
     ids: U64
     interest: Interest
+    bought: Bought
 
     @classmethod
     def blank(cls, users: int, bounds: Bounds) -> Rows:
@@ -79,6 +89,7 @@ class Rows:
             np.zeros(users, dtype=np.int64),
             np.zeros((users, bounds.ids), dtype=np.uint64),
             Interest.blank(users, bounds.interest),
+            Bought.blank(users, bounds.bought),
         )
 
     def __len__(self) -> int:
@@ -87,7 +98,7 @@ class Rows:
     @property
     def bounds(self) -> Bounds:
         """The bounds these arrays were made for."""
-        return Bounds(self.item.shape[1], self.interest.keep, self.ids.shape[1])
+        return Bounds(self.item.shape[1], self.interest.keep, self.ids.shape[1], self.bought.item.shape[1])
 
     def take(self, at: I64) -> Rows:
         """A copy of the users ``at`` [n]."""
@@ -100,6 +111,7 @@ class Rows:
             self.rate[at],
             self.ids.take(at, axis=0),
             self.interest.take(at),
+            self.bought.take(at),
         )
 
     def replaced(self, at: I64, rows: Rows) -> Rows:
@@ -120,6 +132,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.rate for part in parts]),
         np.concatenate([part.ids for part in parts]),
         interests.joined([part.interest for part in parts]),
+        purchases.joined([part.bought for part in parts]),
     )
 
 
@@ -127,7 +140,7 @@ class UserTable:
     """All users of a partition that a worker has in memory: slots by name, rows by slot; grows by doubling.
 
     One record a user, for a gather from one place in memory costs half of one from ten; the interest, of
-    which few have much, as bytes of its own. 0.8 kB a user at the default bounds, 28 bytes an interest entry,
+    which few have much, as bytes of its own. 1.1 kB a user at the default bounds, 28 bytes an interest entry,
     and his name. Taking and putting a user with 30 entries back: ~2 µs.
     """
 
@@ -250,7 +263,8 @@ def advance(
     decay: Decay,
     hashes: U64,
 ) -> Rows:
-    """Users after more interactions, in order: into the histories (the last L stay) and the interest.
+    """Users after more interactions, in order: into the histories (the last L stay), the interest and what
+    was bought.
 
     ``user`` [N] row of each interaction, ``item`` [N], ``kind`` [N], ``time_ms`` [N], ``units`` [N] type
     weights in eighths (0: into the history only), ``event`` [N] number of its event, non-decreasing for a
@@ -267,6 +281,7 @@ def advance(
     place, shift = _places(user[order], len(rows), rows.item.shape[1])
     last, place = order[place >= 0], place[place >= 0]
     seconds = (time_ms[last] // 1000).astype(np.uint32)
+    buys = np.flatnonzero(kind == _PURCHASE)
     return Rows(
         _append(rows.item, user[last], place, shift, item[last]),
         _append(rows.time, user[last], place, shift, seconds),
@@ -276,6 +291,7 @@ def advance(
         rows.rate,
         rows.ids,
         interest,
+        rows.bought.add(user[buys], item[buys], time_ms[buys] // 1000, hashes),
     )
 
 
@@ -300,19 +316,29 @@ def profile(rows: Rows, n: int) -> I32:
     return found
 
 
-def bought(rows: Rows, purchase: int, since_s: I64 | int) -> tuple[I32, I32]:
-    """History entries of kind ``purchase`` newer than ``since_s`` (one or [U]): rows [m], items [m]."""
+def bought(rows: Rows, since_s: I64 | int) -> tuple[I32, I32]:
+    """What was bought after ``since_s`` (one or [U]), as far as the histories or the B items bought last
+    tell: rows [m], items [m], some twice."""
     since = np.broadcast_to(np.asarray(since_s), len(rows))
-    at = np.flatnonzero(rows.kind == purchase)
+    at = np.flatnonzero(rows.kind == _PURCHASE)
     row, column = at // rows.kind.shape[1], at % rows.kind.shape[1]
     held = (rows.time[row, column] > since[row]) & (rows.item[row, column] >= 0)
-    return row[held].astype(np.int32), rows.item[row, column][held]
+    last, items = rows.bought.since(since)
+    found = np.concatenate([row[held], last]).astype(np.int32)
+    return found, np.concatenate([rows.item[row, column][held], items])
+
+
+def last_bought(rows: Rows, item: int) -> int:
+    """When anybody of ``rows`` last bought an item, in seconds, as far as `bought` knows; 0: nobody did."""
+    history = rows.time[(rows.item == item) & (rows.kind == _PURCHASE)]
+    return int(np.concatenate([history, rows.bought.second[rows.bought.item == item]]).max(initial=0))
 
 
 def pack(rows: Rows, items: Items) -> list[bytes]:
     """One blob a user, for the key `user` (`state.packing`)."""
     hashes = items.hashes if len(items) else np.zeros(1, dtype=np.uint64)
     interest, (numbers, strange) = rows.interest, _numbers(rows)
+    kept = rows.bought.item >= 0
     columns = UserColumns(
         rows.seen,
         interest.added,
@@ -333,6 +359,9 @@ def pack(rows: Rows, items: Items) -> list[bytes]:
         interest.first,
         interest.last,
         interest.at,
+        np.add.reduce(kept, axis=1, dtype=np.int64),
+        hashes.take(rows.bought.item[kept]),
+        rows.bought.second[kept],
     )
     return pack_users(columns)
 
@@ -343,13 +372,26 @@ def unpack(blobs: Sequence[bytes], items: Items, bounds: Bounds) -> Rows:
     if not blobs:
         return rows
     users = unpack_users(blobs)
-    item, had = _locals(users, items)
+    item, had, buys = _locals(users, items)
     _align(rows.item, item)
     _align(rows.time, users.times)
     _align(rows.kind, users.kinds)
     _align(rows.ids, users.ids)
+    _unpack_bought(rows.bought, users, buys)
     interest = _unpack_interest(users, had, bounds.interest)
     return replace(rows, seen=users.seen, newest=users.newest, rate=users.rate, interest=interest)
+
+
+def _unpack_bought(into: Bought, users: UserColumns, item: I32) -> None:
+    """Fill in what was bought; where there is less room, the last."""
+    most = int(users.n_bought.max(initial=0))
+    if not most:
+        return
+    held = np.arange(most)[::-1] < users.n_bought[:, None]
+    stored = Bought.blank(len(held), most)
+    stored.item[held], stored.second[held] = item, users.seconds
+    _align(into.item, stored.item)
+    _align(into.second, stored.second)
 
 
 def _unpack_interest(users: UserColumns, item: I32, keep: int) -> Interest:
@@ -446,8 +488,12 @@ def _align(new: NDArray[T], old: NDArray[T]) -> None:
 
 def _parts(bounds: Bounds) -> list[int]:
     """Words of the parts of a user's record in the table."""
-    halves, eighths = -(-bounds.history // 2), -(-bounds.history // 8)
-    return [1, 1, 1, 1, 1, 1, bounds.ids, halves, halves, eighths]
+    halves, eighths, bought = (-(-n // of) for n, of in _fillings(bounds))
+    return [1, 1, 1, 1, 1, 1, bounds.ids, halves, halves, eighths, bought, bought]
+
+
+def _fillings(bounds: Bounds) -> list[tuple[int, int]]:
+    return [(bounds.history, 2), (bounds.history, 8), (bounds.bought, 2)]
 
 
 def _width(bounds: Bounds) -> int:
@@ -457,8 +503,8 @@ def _width(bounds: Bounds) -> int:
 def _views(words: I64, bounds: Bounds, entries: Sequence[bytes]) -> Rows:
     """Records [U, words] seen as rows, with the interest entries of each user."""
     seen, newest, rate, added, base, events, *windows = _split(words, bounds)
-    ids, item, time, kind = windows
-    length = bounds.history
+    ids, item, time, kind, bought, second = windows
+    length, most = bounds.history, bounds.bought
     scalars = (added[:, 0], base[:, 0], events[:, 0])
     return Rows(
         item.view(np.int32)[:, :length],
@@ -469,6 +515,7 @@ def _views(words: I64, bounds: Bounds, entries: Sequence[bytes]) -> Rows:
         rate[:, 0],
         ids.view(np.uint64),
         _interest_of(entries, scalars, bounds.interest),
+        Bought(bought.view(np.int32)[:, :most], second.view(np.uint32)[:, :most]),
     )
 
 
@@ -479,10 +526,12 @@ def _words(rows: Rows, bounds: Bounds) -> I64:
     scalars = (rows.seen, rows.newest, rows.rate, interest.added, interest.base, interest.events)
     for part, scalar in zip(parts, scalars, strict=False):
         part[:, 0] = scalar
-    ids, item, time, kind = parts[len(scalars) :]
+    ids, item, time, kind, bought, second = parts[len(scalars) :]
     ids.view(np.uint64)[:] = rows.ids
     item.view(np.int32)[:, :length], time.view(np.uint32)[:, :length] = rows.item, rows.time
     kind.view(np.uint8)[:, :length] = rows.kind
+    bought.view(np.int32)[:, : bounds.bought] = rows.bought.item
+    second.view(np.uint32)[:, : bounds.bought] = rows.bought.second
     return words
 
 
@@ -553,17 +602,21 @@ def _compared(rows: Rows, at: I64) -> U8:
     return numbers
 
 
-def _locals(users: UserColumns, items: Items) -> tuple[I32, I32]:
-    """Local ids of the histories [U, L], −1 where there is nothing, and of the interest entries [M].
+def _locals(users: UserColumns, items: Items) -> tuple[I32, I32, I32]:
+    """Local ids of the histories [U, L], −1 where there is nothing, of the interest entries [M], and of what
+    was bought [R].
 
     Users repeat each other: one look-up a different item.
     """
-    hashes, which = np.unique(np.concatenate([users.interest, users.strange]), return_inverse=True)
-    local, n = items.ids_of_hashes(hashes)[which], users.n_interest
+    hashes, which = np.unique(
+        np.concatenate([users.interest, users.strange, users.bought]), return_inverse=True
+    )
+    n, ends = users.n_interest, np.cumsum([len(users.interest), len(users.strange)])
+    own, strange, bought = np.split(items.ids_of_hashes(hashes)[which], ends)
     # Past the last entry there are as many more as a number can be.
-    known = np.append(local[: len(users.interest)], np.full(STRANGE + 1, -1, dtype=np.int32))
+    known = np.append(own, np.full(STRANGE + 1, -1, dtype=np.int32))
     width = users.numbers.shape[1]
     held = np.arange(width)[::-1] < users.n_history[:, None]
     history = np.where(held, known.take((np.cumsum(n) - n)[:, None] + users.numbers), np.int32(-1))
-    history[users.numbers == STRANGE] = local[len(users.interest) :]
-    return history, known[: len(users.interest)]
+    history[users.numbers == STRANGE] = strange
+    return history, own, bought

@@ -31,7 +31,7 @@ from stream.core.step import Counting, Result, View, step
 from stream.core.trending import Popularity
 from stream.core.users import Bounds, UserTable, bought, pack, unpack
 from stream.core.weights import Decay
-from stream.events import CODE, TICK
+from stream.events import TICK
 from stream.letters import dead_letter
 from stream.mail import BACKWARD, HIT, Packer
 from stream.mail import unpack as unpack_mail
@@ -273,7 +273,7 @@ def _listed(partition: Partition) -> None:
     rows = partition.table.take(partition.table.slots(names))
     fill = np.arange(min(len(partition.items), 20), dtype=np.int32)
     query = Query.of(rows, rows.newest, DECAY, SETTINGS.profile_items)
-    barred = bought(rows, CODE["purchase"], 0)
+    barred = bought(rows, 0)
     ranked = RECOMMENDER.rank(Sources(hood, fill, Kin()), query, barred, 20)
     assert np.isfinite(ranked.scores).all(), "a score that is no number"
     made = views.recs_views("1-1", names, rows.newest, names, ranked, partition.items)

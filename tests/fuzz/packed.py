@@ -232,6 +232,9 @@ def _user(rng: Random) -> bytes:
             firsts=np.full(interest, 1_776_000_000, dtype=np.uint32),
             lasts=np.full(interest, 1_777_000_000, dtype=np.uint32),
             ats=draw.integers(1, 9, interest, dtype=np.uint32),
+            n_bought=np.array([1]),
+            bought=hashes[0, :1],
+            seconds=np.array([1_777_000_000], dtype=np.uint32),
         )
     )[0]
 
