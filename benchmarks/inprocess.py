@@ -7,7 +7,7 @@ what they change is published and written at once after each: nothing waits, so 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from state.keys import Keys
 from state.redis import RedisStore
 from stream.allocator import keep_freed_memory
 from stream.codec import Record
-from stream.delivery import Ports
+from stream.delivery import Output, Ports
 from stream.embedded import EmbeddedStore
 from stream.local import LocalWorker, NewLog, bundle
 from stream.ownership import partition_of
@@ -71,7 +71,7 @@ def visits(
 
 
 class InProcess:
-    """A worker on a store. ``published``: lists of neighbours so far.
+    """A worker on a store. ``published``: lists of neighbours so far; ``tap``: is shown all that is sent.
 
     What is done at intervals is done as at ``rate`` events/s; 0: whenever it may.
     """
@@ -80,14 +80,19 @@ class InProcess:
         self.settings, self.store, self._store_pid = settings, store, store_pid
         self.worker = LocalWorker(settings, b"benchmark")
         contexts, self._rate, self._now_ms = self.worker.contexts, rate, 0.0
-        outputs, letters = self.worker.outputs, contexts.dead_letters
-        ports = Ports(NewLog(), store, outputs, self._now, letters)
+        ports = Ports(NewLog(), store, self, self._now, contexts.dead_letters)
         parts = range(settings.partitions)
         self.worker.shoppers = [Shopper(p, ports, contexts.shopping) for p in parts]
         self.worker.shelves = [Shelf(p, ports, contexts.shelving) for p in parts]
         self._offsets = [0] * settings.partitions
         self._encoded = 0.0
         self.published = 0
+        self.tap: Callable[[Sequence[Output]], object] = len
+
+    async def publish(self, partition: int, outputs: Sequence[Output]) -> None:
+        """The sender's port."""
+        self.tap(outputs)
+        await self.worker.outputs.publish(partition, outputs)
 
     def _now(self) -> int:
         self._now_ms += 0 if self._rate else 1_000_000

@@ -27,6 +27,7 @@ from benchmarks import (
     ranking,
     refresh,
     steps,
+    traffic,
 )
 from benchmarks.inprocess import inprocess, visits
 from benchmarks.processes import cpu_s, resident
@@ -112,6 +113,15 @@ def test_ranking_is_compared_with_dicts() -> None:
 def test_bytes_of_users_and_items_are_found() -> None:
     users = asyncio.run(footprint.of_users(40))
     assert users["P7 user"] == pytest.approx(users["state"] + users["list"]) and users["list"] > 500
+
+
+def test_what_an_event_sends_is_counted() -> None:
+    found = asyncio.run(traffic.measure(2, 400))
+    # A segment has its source, its time and its numbers, 24 bytes; an entry 12.
+    assert found["increments: bytes"] > 24 + 12 * found["increments: entries"]
+    # Every pair changes two rows, one of them that of the event's item.
+    assert found["increments: entries"] / 2 > found["increments: rows"] - 1 > 1
+    assert found["neighbors: messages"] > 0 and found["a record of neighbours: follow"] > 0
 
 
 def test_events_are_timed_in_a_grown_state() -> None:
