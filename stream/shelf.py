@@ -23,6 +23,7 @@ from stream.codec import DeadLetter, Limits, Listed, Record, decode_catalog
 from stream.core import views
 from stream.core.content import category_of, item_tokens
 from stream.core.items import Items, item_hash
+from stream.core.leaders import Leaders
 from stream.core.neighbor_format import HAS_PRICE, HIDDEN, OUT_OF_STOCK, Records, pack_records
 from stream.core.plan import LEAD_MS, Plan
 from stream.core.ranking import nearest
@@ -171,20 +172,20 @@ class Shelf:
         self._merged: dict[str, list[tuple[str, float]]] = {}
         self._trends = Trends()
         self._week_ms = 0
+        half_life_s = context.settings.trending_half_life_s
+        self._leaders = Leaders(context.popularity, TOP_ITEMS, half_life_s)
 
     async def take(self) -> None:
         """Become the owner, and start from what the store holds."""
         context = self.context
-        mine = np.flatnonzero(
-            context.part_of.of(np.arange(len(context.items), dtype=np.int32)) == self.partition
-        )
-        context.rows.drop(mine.astype(np.int32))
-        context.popularity.drop(mine.astype(np.int32))
+        mine = self._everything()
+        context.rows.drop(mine)
+        context.popularity.drop(mine)
         self._clear()
         await self.delivery.take()
         (stored,) = await self.delivery.session.get([context.keys.meta(self.delivery.part)])
         self.meta = msgspec.msgpack.decode(stored, type=Meta) if stored else Meta()
-        await self._load(context.follower.hood.active(mine.astype(np.int32), HOURS))
+        await self._load(context.follower.hood.active(mine, HOURS))
         # Flags may have changed, and older records may have landed, while nobody here owned the partition.
         self.note(context.follower.stale, set(np.flatnonzero(context.follower.hood.blocked).tolist()))
 
@@ -260,6 +261,7 @@ class Shelf:
         await self._load(touched)
         hits = entries.kind == HIT
         context.popularity.add(entries.row[hits], entries.time[hits], entries.weight[hits])
+        self._leaders.touch(touched)
         context.rows.witness(entries.row[hits], entries.time[hits])
         pairs = entries.take(~hits)
         if len(pairs.row):
@@ -281,6 +283,7 @@ class Shelf:
         found = await self.delivery.session.get(wanted)
         sections = context.rows.unpack(missing, found[: len(names)])
         context.popularity.unpack(missing, sections)
+        self._leaders.touch(missing)
         for at, blob in zip(missing.tolist(), found[len(names) :], strict=True):
             if blob is not None:
                 self.catalog[at] = msgspec.msgpack.decode(blob)
@@ -536,11 +539,9 @@ class Shelf:
     async def _publish_trending(self) -> None:
         """The partition's top list, and, by the owner of partition 0, the merged view."""
         context, half_life = self.context, self.context.settings.trending_half_life_s
-        everything = np.arange(len(context.items), dtype=np.int32)
-        mine = everything[context.part_of.of(everything) == self.partition]
-        self._turn(mine)
-        hour = context.popularity.newest_hour(mine)
-        ids, scores = context.popularity.top(mine, TOP_ITEMS, half_life, hour)
+        self._turn()
+        ids, scores = self._leaders.top(self._everything)
+        hour = self._leaders.hour
         top = [
             (context.items.name(at), score) for at, score in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
@@ -552,14 +553,21 @@ class Shelf:
         if self.partition == 0:
             await self._publish_merged()
 
-    def _turn(self, mine: I32) -> None:
+    def _everything(self) -> I32:
+        """All items of the partition that are known by name."""
+        every = np.arange(len(self.context.items), dtype=np.int32)
+        mine: I32 = every[self.context.part_of.of(every) == self.partition]
+        return mine
+
+    def _turn(self) -> None:
         """When a new week began: items that rest have another season. Those not in memory are passed over,
         unless their record tells one."""
         context, hood = self.context, self.context.follower.hood
         weeks = context.popularity.weeks
-        begins = weeks.start_ms(weeks.newest_of(mine).max(initial=0, keepdims=True))
+        newest = weeks.newest_of(self._leaders.touched())
+        begins = weeks.start_ms(newest.max(initial=0, keepdims=True))
         if int(begins[0]) > self._week_ms:
-            self._week_ms = int(begins[0])
+            self._week_ms, mine = int(begins[0]), self._everything()
             hood.reserve()
             # Of weeks alone: asking a row for its newest event would make one where none is in memory.
             moved = self._season(mine, np.zeros(len(mine), dtype=np.int64)) != hood.season[mine]

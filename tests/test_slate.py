@@ -531,6 +531,22 @@ def test_the_same_day_explores_the_same_and_another_day_something_else() -> None
     assert np.count_nonzero(first.why & EXPLORED) > 100
 
 
+@pytest.mark.parametrize("most", [1, 5, 6, 7, 64, ITEMS])
+def test_the_pool_is_the_least_known_of_all_young_items(most: int) -> None:
+    random = np.random.default_rng(most)
+    facts = replace(
+        young_facts(list(range(ITEMS))),
+        popularity=random.integers(17, 23, ITEMS).astype(np.float32),
+        born=NOW - random.integers(-1, 4, ITEMS) * DAY_MS,
+        blocked=random.random(ITEMS) < 0.2,
+    )
+    able = [at for at in range(ITEMS) if facts.popularity[at] < 20 and not facts.blocked[at]]
+    able = [at for at in able if 0 <= NOW - facts.born[at] < 2.5 * DAY_MS]
+    assert len(able) > 12
+    best = sorted(able, key=lambda at: (facts.popularity[at], int(facts.hashes[at])))[:most]
+    assert exploration.pool(facts, NOW, 2.5, most).tolist() == best
+
+
 def test_items_age_out_and_earn_their_way_out() -> None:
     facts = young_facts(YOUNG)
     pool = exploration.pool(facts, NOW, 14)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.core.items import Items, item_hash
+from stream.core.leaders import Leaders, falling
 from stream.core.trending import HOURS, WEEKS, Popularity, merge, read_top, top_record
 
 HOUR = 3_600_000
@@ -253,3 +254,74 @@ def test_merging_brings_partitions_to_one_hour() -> None:
     ]
     assert merge([], 3) == []
     assert merge(records[::-1], 9) == merge(records, 9)
+
+
+ROUND = st.lists(
+    st.tuples(st.integers(0, 39), st.integers(-80, 5), st.sampled_from([0, 1, 8, 9, 64, 800])), max_size=25
+)
+
+
+@given(st.lists(ROUND, max_size=12), st.lists(st.integers(0, 80), min_size=12), st.integers(1, 3))
+def test_leaders_are_those_of_all_items(
+    rounds: list[list[tuple[int, int, int]]], rests: list[int], half_life_h: int
+) -> None:
+    items, now = Items(), FIRST
+    items.ids(f"i{at}" for at in range(40))
+    popularity, half_life_s = Popularity(items), half_life_h**3 * 3600.0
+    leaders = Leaders(popularity, 2, half_life_s)
+    for events, rest in zip(rounds, rests, strict=False):
+        now += rest
+        add(popularity, items, [(f"i{at}", (now + hour) * HOUR, units) for at, hour, units in events])
+        leaders.touch(np.array([at for at, _, _ in events], dtype=np.int32))
+        found, scores = leaders.top(lambda: everything(items))
+        expected, best = popularity.top(everything(items), 2, half_life_s)
+        assert found.tolist() == expected.tolist()
+        assert scores.tolist() == best.tolist()
+        assert leaders.hour == popularity.newest_hour(everything(items))
+
+
+def test_leaders_seldom_look_at_all_items() -> None:
+    items, random = Items(), np.random.default_rng(3)
+    names = [f"i{at}" for at in range(2000)]
+    items.ids(names)
+    popularity = Popularity(items)
+    leaders = Leaders(popularity, 10, 86_400.0)
+    for turn in range(300):
+        at = (random.pareto(1.0, 50) * 20).astype(np.int64) % 2000
+        popularity.add(at.astype(np.int32), np.full(50, (FIRST + turn) * HOUR), np.full(50, 8))
+        leaders.touch(at.astype(np.int32))
+        found, _ = leaders.top(lambda: everything(items))
+        assert found.tolist() == popularity.top(everything(items), 10, 86_400.0)[0].tolist()
+    assert leaders.wholes <= 3
+
+
+@pytest.mark.parametrize("half_life_s", [1800.0, 86_400.0, 1e6])
+def test_no_rest_keeps_more_of_a_score_than_the_bound_says(half_life_s: float) -> None:
+    popularity, items = fresh()
+    for age in range(HOURS):
+        add(popularity, items, [("i0", (FIRST + 1000 * age) * HOUR, 8)])
+        at, now = items.ids(["i0"]), FIRST + 1000 * age
+        before = popularity.scores(at, half_life_s, now + age)[0]
+        for rest in (0, 1, 5, HOURS - 1, HOURS, 2 * HOURS):
+            after = popularity.scores(at, half_life_s, now + age + rest)[0]
+            assert after <= before * falling(half_life_s, rest) * (1 + 1e-12)
+
+
+def test_items_below_the_leaders_rise_when_those_leave_the_window() -> None:
+    items = Items()
+    items.ids(f"i{at}" for at in range(40))
+    popularity, half_life_s = Popularity(items), 1e6
+    leaders = Leaders(popularity, 2, half_life_s)
+
+    def best(lines: dict[int, int], hour: int) -> list[str]:
+        add(popularity, items, [(f"i{at}", (FIRST + hour) * HOUR, units) for at, units in lines.items()])
+        leaders.touch(np.array(list(lines), dtype=np.int32))
+        found, _ = leaders.top(lambda: everything(items))
+        assert found.tolist() == popularity.top(everything(items), 2, half_life_s)[0].tolist()
+        return [items.name(at) for at in found.tolist()]
+
+    assert best({at: 800 - at for at in range(8)}, 0) == ["i0", "i1"]
+    assert best({at: 80 - at for at in range(10, 30)}, 60) == ["i0", "i1"]
+    assert best({31: 8, 32: 9}, HOURS - 1) == ["i0", "i1"]
+    assert best({33: 10}, HOURS) == ["i10", "i11"]
+    assert leaders.wholes == 1

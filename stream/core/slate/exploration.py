@@ -36,11 +36,26 @@ def young(facts: Facts, items: I32, time_ms: I64 | int, days: float) -> Bool:
 
 
 def pool(facts: Facts, now_ms: int, days: float, most: int = 64) -> I32:
-    """Young items not blocked: the ``most`` of the fewest interactions, ties by hash. ~5 ns an item."""
-    every = np.arange(len(facts), dtype=np.int32)
-    fresh = every[young(facts, every, now_ms, days) & ~facts.blocked[: len(facts)]]
+    """Young items not blocked: the ``most`` of the fewest interactions, ties by hash.
+
+    ~0.5 ns an item, and 20 ns one that was born in so many days.
+    """
+    since = now_ms - int(days * DAY_MS)
+    fresh = np.flatnonzero(facts.born[: len(facts)] >= max(since, 1)).astype(np.int32)
+    fresh = fresh[young(facts, fresh, now_ms, days) & ~facts.blocked[fresh]]
+    if len(fresh) > most:
+        fresh = _fewest(facts, fresh, most)
     order = np.lexsort((facts.hashes[fresh], facts.popularity[fresh]))
-    return fresh[order[:most]]
+    return fresh[order]
+
+
+def _fewest(facts: Facts, items: I32, most: int) -> I32:
+    """The ``most`` of more items of the fewest interactions, ties by hash: in linear time."""
+    known = facts.popularity[items]
+    limit = np.partition(known, most - 1)[most - 1]
+    below, ties = items[known < limit], items[known == limit]
+    left = most - len(below)
+    return np.concatenate([below, ties[np.argpartition(facts.hashes[ties], left - 1)[:left]]])
 
 
 def counts(slates: Slates, share: float, size: int) -> I64:
