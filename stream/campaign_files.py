@@ -134,7 +134,7 @@ def _distinct(found: Iterable[Loaded]) -> Iterator[Loaded]:
     for each in found:
         name = each.campaign.id if each.campaign else ""
         if name and first.setdefault(name, each.file) != each.file:
-            wrong = f"{first[name]} has this id, too"
+            wrong = f"{name} is the id of {first[name]}, too"
             yield Loaded(
                 each.file, None, [Problem(each.file, each.line, "id", name, wrong, "give another one")]
             )
@@ -178,7 +178,7 @@ class _Reading:
         except UnicodeDecodeError as error:
             return self._refuse((), f"byte {error.start} is not UTF-8", "save the file as UTF-8")
         except yaml.YAMLError as error:
-            return self._unreadable(error)
+            return self._unreadable(error, text)
         if root is None:
             return self._refuse((), "the file is empty", "give fields, such as id: cart")
         return self._value(root, ())
@@ -203,7 +203,8 @@ class _Reading:
             lines = (folder / named).read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             mend = f"name a file beside this one, with {_A_LINE[name]} a line"
-            self._refuse((*path, name), f"{named} cannot be read ({error})", mend, value=named)
+            why = "there is no such file" if isinstance(error, FileNotFoundError) else error
+            self._refuse((*path, name), f"{named} cannot be read ({why})", mend, value=named)
             lines = ["unreadable"]
         part[name] = [line.strip() for line in lines if line.strip()]
 
@@ -224,10 +225,27 @@ class _Reading:
                 return True
         return False
 
-    def _unreadable(self, error: yaml.YAMLError) -> None:
+    def _unreadable(self, error: yaml.YAMLError, text: str) -> None:
+        """The line as it stands is all there is to show: of fields nothing is known."""
+        mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or str(error).splitlines()[0]
-        line = _line(getattr(error, "problem_mark", None))
-        self._refuse((), f"this is not YAML ({said})", "indent by spaces, quote texts with : or #", line)
+        mend = "indent by spaces, put a space behind a colon, quote texts with : or #"
+        if "'\\t'" in said:
+            said, mend = "a tab stands there", "indent by spaces"
+        elif "end of stream" in said or "expected ','" in said:
+            mark = getattr(error, "context_mark", None) or mark
+            mend = "close quotes and brackets, quote texts with : or #"
+        elif "another document" in said:
+            said, mend = "a second document begins", "give each campaign a file of its own"
+        line = _line(mark)
+        shown = "".join(text.splitlines()[line - 1 : line]).strip()[:60]
+        self._refuse(
+            (),
+            f"this is not YAML ({said}): {shown}" if shown else f"this is not YAML ({said})",
+            mend,
+            line,
+            shown,
+        )
 
     def _refuse(self, path: campaigns.Path, wrong: str, mend: str, line: int = 0, value: str = "") -> None:
         self.faults.append((line or self.line(path), Fault(path, value[:60], wrong, mend)))
@@ -258,6 +276,10 @@ class _Reading:
                 self._refuse(path, "a name is no text", "give a text before the colon, in quotes", line)
                 continue
             here = (*path, str(key.value))
+            if key.style is None and key.value != key.value.strip():
+                wrong = "the line begins with a space of another kind, as programs for texts put it"
+                self._refuse(here, wrong, "delete it, and indent by plain spaces", line, key.value)
+                continue
             if key.value in found:
                 wrong = f"{key.value} stands here {times[key.value]} times, first in line {self.lines[here]}"
                 self._refuse(here, wrong, "leave one", line, str(value.value))

@@ -221,8 +221,16 @@ WRONG = r"""
         message.items: veiwed is not allowed
     message: {template: a, items: veiwed}
         (did you mean viewed?)
+    message: {template: a, Items: cart}
+        (did you mean items?)
+    message: {template: a, data: subject}
+        message.data: subject is not allowed: give names and values
     message: {}
         message.template: nothing is there: give 1 to 200 characters
+    message: {templat: a}
+        message.templat: there is no such field: use template, items, most, data (did you mean template?)
+    message:
+        message: nothing is there: give fields of template, items
     message: mugs
         message: mugs stands alone: give fields of template, items
     trigger: {type: price-drp}
@@ -233,6 +241,20 @@ WRONG = r"""
         trigger: there is no type: give type, one of abandoned-cart, price-drop
     trigger: price-drop
         (did you mean type: price-drop?)
+    trigger: Price drop
+        (did you mean type: price-drop?)
+    trigger: {tpye: price-drop}
+        trigger.tpye: there is no such field: use type (did you mean type?)
+    trigger: [{type: price-drop}]
+        trigger: a list, with hyphens, stands there: give type, one of
+    trigger: {type: price-drop, least_percent: 15%}
+        (did you mean 15?)
+    holdout_percent: "5"
+        holdout_percent: "5" is not allowed: give a number from 0 to 100 (did you mean 5?)
+    priority: 7.5
+        priority: 7.5 is not allowed: give a whole number from 0 to 1000
+    audience: everybody
+        hibernating, or leave it out for everybody
     trigger: {type: price-drop}
         trigger.least_percent: nothing is there: give a number
     trigger: {type: abandoned-cart, of: seen}
@@ -361,8 +383,23 @@ UNREADABLE = {
     "nothing": (b"# only a comment", 1, "the file is empty"),
     "a list": (b"- a", 1, "this is no campaign"),
     "two colons": (b"id: a\nb: c: d", 2, "this is not YAML"),
-    "a tab": (b"id: a\nb:\n\t- c", 3, "this is not YAML"),
-    "two documents": (b"id: a\n---\nid: b", 2, "this is not YAML"),
+    "a tab": (b"id: a\nb:\n\t- c", 3, "this is not YAML (a tab stands there): - c: indent by spaces"),
+    "two documents": (b"id: a\n---\nid: b", 2, "this is not YAML (a second document begins): ---: give"),
+    "no space": (
+        b"id:a\ntrigger: {type: x}",
+        2,
+        "this is not YAML (mapping values are not allowed here): tri",
+    ),
+    "open quotes": (
+        b'id: a\nb: "c\nd: e\n',
+        2,
+        'this is not YAML (found unexpected end of stream): b: "c: cl',
+    ),
+    "open brackets": (
+        b"id: a\nb: {c: d\ne: f\n",
+        2,
+        "this is not YAML (expected ',' or '}', but got ':'): b: {c",
+    ),
     "a tag": (
         b"id: a\nb: !!python/object/apply:os.getcwd []",
         2,
@@ -385,6 +422,20 @@ def test_what_cannot_be_read_is_told_and_nothing_is_run(name: str) -> None:
     (problem,) = loaded.problems
     assert problem.line == line
     assert problem.message.startswith(f"c.yaml:{line}: {message}")
+
+
+def test_a_space_that_is_none_is_told() -> None:
+    """Programs for texts put it, and nobody sees it."""
+    data = "id: a\ntrigger:\n\u00a0 type: abandoned-cart\nmessage: {template: a}\n"
+    said = [problem.message for problem in load_text(data.encode(), "c.yaml", REGISTRY).problems]
+    assert len(said) == 2 and "c.yaml:2: trigger: there is no type" in said[0]
+    assert said[1].startswith("c.yaml:3: ") and said[1].endswith("delete it, and indent by plain spaces")
+
+
+def test_a_percentage_is_read_as_the_share_that_was_meant() -> None:
+    data = b"id: a\ntrigger: {type: price-drop, drop: 15%}\nmessage: {template: a}\n"
+    (problem,) = load_text(data, "c.yaml").problems
+    assert problem.mend == "give a share above 0 and below 1 (did you mean 0.15?)"
 
 
 def test_nesting_is_bounded_where_anything_may_stand() -> None:
@@ -473,7 +524,7 @@ def test_two_files_of_a_folder_have_two_ids(tmp_path: Path) -> None:
     first, second, *others = load(tmp_path, REGISTRY)
     assert first.campaign is not None
     assert problems(second) == [
-        f"{tmp_path}/b.yaml:2: id: {tmp_path}/a.yaml has this id, too: give another one"
+        f"{tmp_path}/b.yaml:2: id: mugs is the id of {tmp_path}/a.yaml, too: give another one"
     ]
     assert [problems(each) for each in others] == [
         [f"{tmp_path}/{name}:1: files of this ending are not read: name it {name[0]}.yaml"]

@@ -380,13 +380,14 @@ def _struct_faults(value: Any, kind: type[Struct], path: Path, checks: _Checks) 
     """Faults of the fields of a part, and if there are none, of the part as a whole."""
     hints = _hints(kind)
     if not isinstance(value, Mapping):
-        yield _fault(path, value, f"{_shown(value)} stands alone", f"give fields of {', '.join(hints)}")
+        yield _fault(path, value, _alone(value), f"give fields of {', '.join(hints)}")
         return
     faults = [_unknown(path, name, value[name], hints) for name in value if name not in hints]
+    meant = {_closest(name, hints) for name in value}
     for name, (hint, required) in hints.items():
         if name in value:
             faults += _faults(value[name], hint, (*path, name), checks)
-        elif required:
+        elif required and name not in meant:
             faults.append(_fault((*path, name), "", "nothing is there", f"give {_expected(hint)}"))
     if not faults and kind is not Campaign:
         faults += _converted(value, kind, path)
@@ -430,7 +431,7 @@ def _converted(value: Any, hint: Any, path: Path) -> list[Fault]:
             wrong, _, mend = said.rpartition(": ")
             return [_fault(path, value, wrong or mend, mend if wrong else "give other values")]
         quoted = ", in quotes" if _bare(hint) is str and isinstance(value, int | float) else ""
-        mend = _near(f"give {_expected(hint) or said}{quoted}", value, hint)
+        mend = f"give {_expected(hint) or said}{quoted}{_near(value, hint)}"
         return [_fault(path, value, f"{_shown(value)} is not allowed", mend)]
     return []
 
@@ -449,8 +450,14 @@ def _not_rising(value: list[Any], path: Path) -> Iterator[Fault]:
 def _trigger_faults(value: Any, path: Path, checks: _Checks) -> Iterator[Fault]:
     known = ", ".join(sorted(checks.registry))
     if not isinstance(value, Mapping) or "type" not in value:
-        near = f" (did you mean type: {value}?)" if str(value) in checks.registry else ""
-        yield _fault(path, value, "there is no type", f"give type, one of {known}{near}")
+        if isinstance(value, Mapping) and (
+            near := {_closest(name, ["type"]): name for name in value}.get("type")
+        ):
+            yield _unknown(path, near, value[near], ["type"])
+            return
+        near = _closest(value, checks.registry) if isinstance(value, str) else ""
+        wrong = _alone(value) if isinstance(value, list) else "there is no type"
+        yield _fault(path, value, wrong, f"give type, one of {known}{_meant(near and f'type: {near}')}")
         return
     kind = value["type"]
     if not isinstance(kind, str) or kind not in checks.registry:
@@ -469,7 +476,8 @@ def _audience_faults(value: Any, path: Path, segments: Collection[str]) -> Itera
     for place, name in enumerate([value] if alone else value):
         if not isinstance(name, str) or name not in segments:
             where = path if alone else (*path, place)
-            mend = f"give some of {', '.join(segments)}{_suggestion(name, segments)}"
+            known = ", ".join(segments)
+            mend = f"give some of {known}, or leave it out for everybody{_suggestion(name, segments)}"
             yield _fault(where, name, f"{_shown(name)} is no segment", mend)
 
 
@@ -478,13 +486,41 @@ def _unknown(path: Path, name: Any, value: Any, known: Collection[str]) -> Fault
     return _fault((*path, name), value, "there is no such field", there + _suggestion(name, known))
 
 
-def _near(mend: str, value: Any, hint: Any) -> str:
-    return mend + (_suggestion(value, get_args(_bare(hint))) if get_origin(_bare(hint)) is Literal else "")
+def _alone(value: Any) -> str:
+    """What stands where fields are wanted."""
+    if value is None:
+        return "nothing is there"
+    return (
+        "a list, with hyphens, stands there" if isinstance(value, list) else f"{_shown(value)} stands alone"
+    )
+
+
+def _near(value: Any, hint: Any) -> str:
+    """What was meant: one of the words there are, or the number in a text such as "5" or 15%."""
+    bare = _bare(hint)
+    if get_origin(bare) is Literal:
+        return _suggestion(value, get_args(bare))
+    number = re.match(r"\d{1,15}(\.\d{1,15})?", value, re.ASCII) if isinstance(value, str) else None
+    if number is None or bare not in (int, float):
+        return ""
+    share = [float(number[0]) / 100] if "%" in value and bare is float else []
+    tried = [int(number[0]) if number[0].isdigit() else float(number[0]), *share]
+    return _meant(next((str(each) for each in tried if not _converted(each, hint, ())), ""))
 
 
 def _suggestion(name: object, known: Collection[str]) -> str:
-    close = get_close_matches(str(name), map(str, known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return _meant(_closest(name, known))
+
+
+def _closest(name: object, known: Collection[str]) -> str:
+    """The name that was meant, in whatever case it was written; "": none."""
+    names = {str(each).lower(): str(each) for each in known}
+    close = get_close_matches(str(name).lower(), names, 1)
+    return names[close[0]] if close else ""
+
+
+def _meant(what: str) -> str:
+    return f" (did you mean {what}?)" if what else ""
 
 
 def _fault(path: Path, value: object, wrong: str, mend: str) -> Fault:
@@ -540,6 +576,8 @@ def _expected(hint: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(bare)))
     if isinstance(bare, type) and issubclass(bare, Struct):
         return "type and its parameters" if bare is Trigger else f"fields of {', '.join(_hints(bare))}"
+    if get_origin(bare) in (dict, Mapping):
+        return "names and values, such as {colour: red}"
     if get_origin(bare) in (tuple, list):
         inner = _expected(get_args(bare)[0])
         return f"a list, each {inner}" if inner else "a list"
