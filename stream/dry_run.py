@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from producers.source import Entry
-from stream.core.campaigns import Campaign
+from stream.core.campaigns import Campaign, Window
 from stream.core.coupons import WITHIN_MS
 from stream.delivery import Output
 from stream.local import LocalWorker, bundle
@@ -85,6 +85,15 @@ async def dry_run(
         progress(run.events)
     run.users, run.reached, run.sample = len(seen), len(reached), drawn.held
     return run
+
+
+def without_waiting(campaigns: Sequence[Campaign], now_ms: int) -> tuple[list[Campaign], list[str]]:
+    """Campaigns as if those whose window is yet to begin at ``now_ms`` ran always, and the ids of these:
+    a log holds only what has been, so in their window there is nothing to decide."""
+    waiting = [each.id for each in campaigns if (each.window.from_ or 0) > now_ms]
+    return [
+        msgspec.structs.replace(each, window=Window()) if each.id in waiting else each for each in campaigns
+    ], waiting
 
 
 class Passed(NamedTuple):

@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import orjson
+import pytest
 
 from producers.source import Entry
 from stream.cli.campaigns import draw_days, figure_of
+from stream.core.campaigns import Instant, Window
 from stream.core.engagement import Engine
-from stream.dry_run import DryRun, consenting, dry_run
+from stream.dry_run import DryRun, consenting, dry_run, without_waiting
 from stream.settings import Settings
 from stream.times import time_text
 from tests.commands import Cli
@@ -139,6 +141,16 @@ def test_a_day_without_messages_is_drawn_as_one() -> None:
     assert lines == {"a": (*days, 3, 0, 5), "b": (*days, 0, 7, 0)}
 
 
+@pytest.mark.parametrize(("begins", "tried_without"), [(999, False), (1000, False), (1001, True)])
+def test_only_a_window_that_is_yet_to_begin_is_left_out(begins: int, tried_without: bool) -> None:
+    window = Window(from_=Instant(begins), until=Instant(5000))
+    plain = campaign("post-purchase")
+    given = msgspec.structs.replace(plain, window=window)
+    assert without_waiting([given], 1000) == (
+        ([plain], ["post-purchase"]) if tried_without else ([given], [])
+    )
+
+
 def test_the_command(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "campaigns").mkdir()
     (tmp_path / "campaigns" / "thanks.yaml").write_text(FILE)
@@ -152,5 +164,8 @@ def test_the_command(cli: Cli, tmp_path: Path) -> None:
     assert [day["day"] for day in found["days"]] == ["2024-03-04", "2024-03-05", "2024-03-06"]
     shown = cli(*words, "--plot", "days.png")
     assert "3 messages to 2" in shown.out and (tmp_path / "days.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "campaigns" / "thanks.yaml").write_text(FILE + "window: {from: 2099-01-01T00:00:00Z}\n")
+    later = cli(*words, "--json")
+    assert "thanks: its window is yet to begin" in later.err and orjson.loads(later.out) == found
     missing = cli("campaigns", "dry-run", "--log", "nothing.jsonl")
     assert missing.code == 2 and "no such file: nothing.jsonl" in missing.err

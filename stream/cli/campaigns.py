@@ -138,18 +138,22 @@ def dry_run(
     """What campaigns would have done on a recorded log: who would have got what, and why others would not.
 
     The worker's own code on the log in one process; nothing is sent. The default campaign runs, too, unless
-    the settings switch it off.
+    the settings switch it off. A campaign whose window is yet to begin is tried as if it had none.
 
     Examples:
 
     - `tidewise campaigns dry-run --log events.jsonl.gz`
     - `tidewise campaigns dry-run campaigns --log complete-journey --consent email`
     """
-    from stream.dry_run import consenting
+    import time
+
+    from stream.dry_run import consenting, without_waiting
     from stream.dry_run import dry_run as tried
 
     settings = settings_of()
-    given = checked(folder)
+    given, waiting = without_waiting(checked(folder), int(time.time() * 1000))
+    for name in waiting:
+        err.print(f"{name}: its window is yet to begin; tried as if it had none", highlight=False)
     source = log_of(log, settings, limit)
     entries = consenting(source.entries(), consent) if consent else source.entries()
     with bar() as progress:

@@ -32,7 +32,17 @@ from stream.core.engaged import (
     observe,
     observe_view,
 )
-from stream.core.guards import WEEK_MS, Audience, Candidate, EngagementConfig, Stop, check, counters, stands
+from stream.core.guards import (
+    DAY_MS,
+    WEEK_MS,
+    Audience,
+    Candidate,
+    EngagementConfig,
+    Stop,
+    check,
+    counters,
+    stands,
+)
 from stream.core.loyalty import Program, after
 from stream.core.messages import (
     Consents,
@@ -448,7 +458,27 @@ class _Passage:
         earlier = self.state.sent.get(sent.channel, ())
         self.state.sent[sent.channel] = (*(time for time in earlier if time > sent.now - WEEK_MS), sent.now)
         self.state.campaigns[trigger.id] = sent.now
+        self._tidy()
         self._note_revocable(trigger, sent, proposal, step)
+
+    def _tidy(self) -> None:
+        """With every message end what no campaign asks for any more, so that states stay small however many
+        campaigns come and go: when those sent that rest no longer, and the states of those that are gone."""
+        state, triggers = self.state, self.engine.triggers
+        state.campaigns = {
+            rule: time for rule, time in state.campaigns.items() if self._now < time + self._counts_for(rule)
+        }
+        for rule in [each for each in state.triggers if each not in triggers and each not in state.pending]:
+            del state.triggers[rule]
+
+    def _counts_for(self, rule: str) -> int:
+        """How long (ms) it counts when a rule last sent a message: while it rests, and as long as an event
+        that comes late may lead to another (`Birthday`). 0: its campaign is gone."""
+        campaign, config = self.engine.campaigns.get(rule), self.engine.config_of(rule)
+        if campaign is None and rule not in self.engine.triggers:
+            return 0
+        rest = config.cart_rest_ms if campaign is None else int(campaign.rest)
+        return max(rest, DAY_MS + config.expiry_ms)
 
     def _note_revocable(
         self, trigger: Trigger[Any], sent: Candidate, proposal: Proposal[Any], step: int

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from stream.core.campaigns import Duration
+from stream.core.campaigns import Span
 from stream.core.engaged import UserState
 from stream.core.triggers.shape import DAY_MS, Entry
 from stream.core.triggers.watched import Offer, Watched
@@ -23,7 +23,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``stock``: the least number of pieces; ``lookback``: the longest time since a look that was no wish."""
 
     stock: Annotated[int, msgspec.Meta(ge=1, le=10**9, description="a whole number from 1")] = 3
-    lookback: Duration = Duration(30 * DAY_MS)
+    lookback: Span = Span(30 * DAY_MS)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from stream.core.campaigns import Duration
+from stream.core.campaigns import Duration, Span
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
 from stream.core.triggers.shape import DAY_MS, HOUR_MS, Entry, Proposal, Sequence, Sequenced
@@ -34,7 +34,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``again``: one session in so long."""
 
     views: Annotated[int, msgspec.Meta(ge=1, le=1000, description="a whole number from 1 to 1000")] = 2
-    idle: Duration = Duration(HOUR_MS // 2)
+    idle: Span = Span(HOUR_MS // 2)
     ordered: Duration = Duration(2 * DAY_MS)
     again: Duration = Duration(DAY_MS)
 

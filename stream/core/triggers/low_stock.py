@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from stream.core.campaigns import Duration
+from stream.core.campaigns import Span
 from stream.core.engaged import UserState
 from stream.core.triggers.shape import DAY_MS, Entry
 from stream.core.triggers.watched import Offer, Watched
@@ -22,7 +22,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``below`` how many pieces it is low; ``lookback``: the longest time since it was put there."""
 
     below: Annotated[int, msgspec.Meta(ge=2, le=10**9, description="a whole number from 2")] = 5
-    lookback: Duration = Duration(14 * DAY_MS)
+    lookback: Span = Span(14 * DAY_MS)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from stream.core.campaigns import Duration
+from stream.core.campaigns import Span
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
 from stream.core.triggers.loyal import Loyal
@@ -26,7 +26,7 @@ class Expiry(Sequence, frozen=True, array_like=True):
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``before``: so long before points expire the delays begin."""
 
-    before: Duration = Duration(30 * DAY_MS)
+    before: Span = Span(30 * DAY_MS)
 
 
 @dataclass(frozen=True)

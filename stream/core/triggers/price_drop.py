@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from stream.core.campaigns import Duration
+from stream.core.campaigns import Span
 from stream.core.engaged import UserState
 from stream.core.triggers.shape import DAY_MS, HOUR_MS, Entry
 from stream.core.triggers.watched import Offer, Watched
@@ -23,7 +23,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``drop``: the least share of the price seen; ``lookback``: the longest time since it was seen."""
 
     drop: Annotated[float, msgspec.Meta(gt=0, lt=1, description="a share above 0 and below 1")] = 0.1
-    lookback: Duration = Duration(30 * DAY_MS)
+    lookback: Span = Span(30 * DAY_MS)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from stream.core.campaigns import Duration
+from stream.core.campaigns import Span
 from stream.core.engaged import Seen, UserState
 from stream.core.messages import Evidence, NudgeItem
 from stream.core.triggers.shape import DAY_MS, Entry, Sequence, Sequenced
@@ -33,7 +33,7 @@ class Lapse(Sequence, frozen=True, array_like=True):
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``lapse``: the least time without an order."""
 
-    lapse: Duration = Duration(60 * DAY_MS)
+    lapse: Span = Span(60 * DAY_MS)
 
 
 @dataclass(frozen=True)
