@@ -28,6 +28,7 @@ QUICK: dict[str, str] = {
     "workers": "--events 20000 --workers 1 2 --repeats 1",
     "catchup": "--events 30000 --repeats 1",
     "memory": "--events 80000",
+    "traffic": "--events 10000 --partitions 4",
     "steps": "--events 20000 --repeats 1",
     "ranking": "--limit 30000 --users 500 --repeats 3",
 }
