@@ -664,6 +664,13 @@ def test_validate_tells_all_problems_and_ends_with_1(cli: Cli, tmp_path: Path) -
 def test_validate_needs_something_to_check(cli: Cli) -> None:
     assert cli("campaigns", "validate").code == 2
     assert cli("campaigns", "validate", "nowhere").code == 2
+    said = cli("campaigns", "report", "--log", "log.jsonl")
+    assert said.code == 2 and "path 'campaigns' does not exist" in said.err
+
+
+def test_values_are_shown_as_they_are(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("id: a:x:[red]b\ntrigger: {type: welcome}\nmessage: {template: a}\n")
+    assert "a.yaml:1: id: a:x:[red]b is not allowed" in cli("campaigns", "validate", "a.yaml").out
 
 
 def test_diff_of_files_and_of_folders(cli: Cli, tmp_path: Path) -> None:

@@ -43,8 +43,9 @@ CODES = (
 SHORT: dict[str, Any] = {"session_timeout_s": 6.0, "rebalance_timeout_s": 6.0, "heartbeat_s": 1.0}
 """The embedded broker lets a group join wait out half of the session timeout: keep it short there."""
 
-out = Console()
-err = Console(stderr=True)
+# Names and values are shown as they are: no :x: becomes a picture.
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 
 def codes(*numbers: int) -> str:

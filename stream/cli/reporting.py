@@ -163,6 +163,8 @@ def _measured_log(
     from stream.dry_run import consenting
     from stream.report import Register, measures, read_log
 
+    if not folder.exists():
+        raise typer.BadParameter(f"path '{folder}' does not exist", param_hint="--folder")
     given: list[Campaign] = checked(folder)
     register = Register(_only(measures(settings, given, Schedule()), only))
     source = log_of(log, settings, None)
