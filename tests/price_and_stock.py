@@ -28,6 +28,12 @@ PRICE_DROP = {
         11:00  | price A 92 89 100 |
         12:00  | clock   | sent 1: A
     """,
+    "a look at the moment when the price fell was before it": """
+        10:00  | consent |
+        11:00  | view A  |
+        11:00  | price A 100 80 |
+        12:00  | clock   | sent 1: A
+    """,
     "not what he never looked at, or too long ago": """
         1 10:00         | consent |
         1 10:05         | view A  |
@@ -140,6 +146,12 @@ BACK_IN_STOCK = {
     "at once, with three pieces, for whom looked": """
         10:00  | consent |
         10:05  | view A  |
+        11:00  | stock A 0 3 back |
+        11:00  | clock   | sent 1: A
+    """,
+    "a look at the moment when it came back was before it": """
+        10:00  | consent |
+        11:00  | view A  |
         11:00  | stock A 0 3 back |
         11:00  | clock   | sent 1: A
     """,

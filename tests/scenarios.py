@@ -8,7 +8,7 @@ clock                  nothing but time: a tick brings the watermark to exactly 
 add A [x2] [@9.90]     A goes into the cart (view, wish, remove, buy, checkout likewise; buy takes several)
 consent, refuse        email and personalisation are granted, refused
 zone Europe/Berlin     a login that tells where the shopper is
-refund                 the order is taken back
+refund [o2] [A]        the order is taken back; another one, ``o2``; A of an order that is not named
 redeem_points 10       points are spent
 prefer birthday 03-05  an answer to a questionnaire
 price A 90 80 [100]    a notice: A cost 90 and costs 80 now, the shopper saw it at 100 (default: at 90)
@@ -136,8 +136,10 @@ def _event(what: str, time: int) -> Event:
     fields: dict[str, Any] = {}
     if verb in ("add", "view", "wish", "remove", "buy", "checkout"):
         fields["items"] = _items(rest)
-    if verb in ("buy", "refund"):
-        fields["order"] = "o1"
+    if verb == "buy" or not rest:
+        fields |= {"order": "o1"} if verb in ("buy", "refund") else {}
+    elif verb == "refund":
+        fields |= {"order": rest[0]} if rest[0] == "o2" else {"items": _items(rest)}
     if verb == "redeem":
         fields["coupon"] = rest[0]
     if verb == "redeem_points":

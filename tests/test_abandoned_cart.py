@@ -77,6 +77,14 @@ SCENARIOS = {
         10:50  | buy A   | cancelled 1 purchase
         10:50  | clock   |
     """,
+    "an order or a checkout at the very time of the change is after it": """
+        10:00  | consent |
+        10:05  | add A   |
+        10:05  | buy B   | cancelled 1 purchase
+        11:00  | add C   |
+        11:00  | checkout C | cancelled 1 begin_checkout
+        12:00  | clock   |
+    """,
     "an order of something else cancels, too; what it left is nudged after the next change": """
         10:00  | consent |
         10:05  | add A   |

@@ -160,6 +160,55 @@ TABLES = {
             2 10:00 | redeem_points 10 | cancelled 1 redeem_points
             70 00:00 | clock |
         """,
+        "days count from the end of the points, not from the nudge before": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            38 12:00 | clock | sent 1:
+            60 23:59:59.999 | clock |
+            61 00:00 | clock | sent 2:
+        """,
+        "when they expire it is too late, a millisecond before it is not": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            38 00:00 | clock | sent 1:
+            61 00:00 | clock | sent 2:
+            67 23:59:59.999 | clock | sent 3:
+        """,
+        "and so": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            38 00:00 | clock | sent 1:
+            61 00:00 | clock | sent 2:
+            68 00:00 | clock | suppressed 3 gone
+        """,
+        "nothing is said again when something comes late": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            38 00:00 | clock | sent 1:
+            61 00:00 | clock | sent 2:
+            67 00:00 | clock | sent 3:
+            67 01:00 | buy B @5 of 60 10:00 |
+            67 02:00 | clock |
+        """,
+        "points that come after the last nudge are told in their time": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            38 00:00 | clock | sent 1:
+            61 00:00 | clock | sent 2:
+            67 00:00 | clock | sent 3:
+            67 12:00 | buy B @5 |
+            100 23:59:59.999 | clock |
+            101 00:00 | clock | sent 1:
+        """,
+        "of points that come late no nudge is told that would be past": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            38 00:00 | clock | sent 1:
+            50 10:00 | redeem_points 10 | cancelled 2 redeem_points
+            50 11:00 | buy B @5 of 8 10:05 |
+            50 12:00 | clock |
+            68 00:00 | clock | sent 2:
+        """,
         "then those of the next week": """
             1 10:00 | consent |
             1 10:05 | buy A @10 |

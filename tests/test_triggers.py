@@ -79,6 +79,12 @@ CHECKOUT = {
         10:40  | clock    |
         11:00  | clock    | sent 1: A
     """,
+    "one at the time of the cart's change is after it": """
+        10:00         | consent  |
+        10:05         | add A    |
+        10:05         | checkout A |
+        10:35         | clock    | sent 1: A
+    """,
     "a checkout of nothing that is in the cart is none": """
         10:00  | consent  |
         10:10  | checkout A |
@@ -101,6 +107,17 @@ WELCOME = {
         1 10:00  | clock   | sent 1:
         1 12:00  | buy A   | cancelled 2 purchase
         2 10:00  | clock   |
+    """,
+    "an order at the very time ends it, too": """
+        1 10:00  | consent |
+        1 10:00  | buy A   | cancelled 1 purchase
+        4 10:00  | clock   |
+    """,
+    "days count from the first moment, not from the nudge before": """
+        1 10:00         | consent |
+        1 22:00         | clock   | sent 1:
+        2 09:59:59.999  | clock   |
+        2 10:00         | clock   | sent 2:
     """,
     "only once, also after consent was taken back and given again": """
         1 10:00  | consent |
@@ -152,6 +169,36 @@ WIN_BACK = {
         161 10:04:59.999 | clock |
         161 10:05  | clock   | sent 1:
     """,
+    "two orders at one time are one": """
+        1 10:00    | consent |
+        1 10:05    | buy A   |
+        1 10:05    | buy B   |
+        41 10:05   | buy A   |
+        121 10:04:59.999 | clock |
+        121 10:05  | clock   | sent 1:
+    """,
+    "of nine orders the first is forgotten: of gaps of 35 and 40 days the median is 40, not 35": """
+        1 10:00    | consent |
+        1 10:05    | buy A   |
+        36 10:05   | buy A   |
+        71 10:05   | buy A   |
+        106 10:05  | buy A   |
+        141 10:05  | buy A   |
+        181 10:05  | buy A   |
+        221 10:05  | buy A   |
+        261 10:05  | buy A   |
+        301 10:05  | buy A   |
+        381 10:04:59.999 | clock |
+        381 10:05  | clock   | sent 1:
+    """,
+    "one from before the last that comes late begins nothing anew": """
+        1 10:00   | consent |
+        1 10:05   | buy A   |
+        61 10:05  | clock   | sent 1:
+        62 10:00  | buy B of 1 09:00 |
+        69 10:05  | clock   |
+        75 10:05  | clock   | sent 2:
+    """,
     "an order that comes late counts at its own time": """
         1 10:00   | consent |
         1 10:05   | buy A   |
@@ -181,6 +228,27 @@ POST_PURCHASE = {
         3 10:05  | buy B   |
         8 10:05  | clock   |
         10 10:05 | clock   | sent 1: B
+    """,
+    "a refund of another order does not; one that names no order does": """
+        1 10:00  | consent   |
+        1 10:05  | buy A     |
+        3 10:05  | refund o2 |
+        4 10:05  | refund A  | cancelled 1 refund
+        8 10:05  | clock     |
+    """,
+    "a refund at the very time of the order does, not one from before it": """
+        1 10:00  | consent |
+        1 10:05  | buy A   |
+        3 10:05  | refund of 1 10:04:59.999 |
+        3 10:06  | refund of 1 10:05 | cancelled 1 refund
+        8 10:05  | clock   |
+    """,
+    "an older order that comes late does not put it off, nor one at the same time": """
+        1 10:00  | consent |
+        1 10:05  | buy A   |
+        3 10:05  | buy B of 1 10:04:59.999 |
+        3 10:06  | buy C of 1 10:05 |
+        8 10:05  | clock   | sent 1: A
     """,
     "no second one while the campaign rests": """
         1 10:00   | consent |
@@ -260,6 +328,25 @@ BIRTHDAY = {
         1 10:05  | prefer birthday 02-30 |
         1 10:05  | prefer birthday soon |
         300 09:00 | clock |
+    """,
+    "an answer that is no day takes it back": """
+        1 10:00  | consent |
+        1 10:05  | prefer birthday 03-06 |
+        2 10:05  | prefer birthday never | cancelled 1 preferences
+        3 09:00  | clock   |
+    """,
+    "told at nine on the day itself: next year": """
+        1 10:00  | consent |
+        3 09:00  | prefer birthday 03-06 |
+        3 09:00  | clock   |
+        368 09:00 | clock  | sent 1:
+    """,
+    "a birthday that passed in silence is told once, and none of the years in between": """
+        1 10:00   | consent |
+        1 10:05   | prefer birthday 03-06 |
+        400 10:00 | clock   | sent 1:
+        732 09:00 | clock   |
+        733 09:00 | clock   | sent 1:
     """,
     "another answer takes its place": """
         1 10:00  | consent |
