@@ -271,6 +271,36 @@ REPLENISHMENT = {
         41 12:00  | clock   | sent 1: A
         90 12:00  | clock   |
     """,
+    "the second one at the upper quartile of the gaps: 10, 10, 10 and 20 days": """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        31 12:00  | buy A   |
+        51 12:00  | buy A   |
+        59 12:00  | clock   | sent 1: A
+        70 23:59:59.999 | clock |
+        71 12:00  | clock   | sent 1: A
+    """,
+    "bought twice at one time is bought once": """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        60 12:00  | clock   |
+    """,
+    "an order that comes late changes the gaps, and begins nothing anew": """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        31 12:00  | buy A   |
+        39 12:00  | clock   | sent 1: A
+        39 13:00  | buy A of 5 12:00 |
+        41 11:59:59.999 | clock |
+        41 12:00  | clock   | sent 1: A
+    """,
     "three purchases are too few": """
         1 10:00   | consent |
         1 12:00   | buy A   |
@@ -287,6 +317,48 @@ REPLENISHMENT = {
         38 12:00  | buy A   |
         39 12:00  | clock   |
         46 12:00  | clock   | sent 1: A
+    """,
+    "what is due twelve hours later goes along, a millisecond after that it does not": """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        2 00:00   | buy B   |
+        2 00:00:00.001 | buy C |
+        11 12:00   | buy A   |
+        12 00:00   | buy B   |
+        12 00:00:00.001 | buy C |
+        21 12:00   | buy A   |
+        22 00:00   | buy B   |
+        22 00:00:00.001 | buy C |
+        31 12:00   | buy A   |
+        32 00:00   | buy B   |
+        32 00:00:00.001 | buy C |
+        39 12:00  | clock   | sent 1: A B
+        40 00:00  | clock   |
+        40 00:00:00.001 | clock | sent 1: C
+    """,
+    "after a silence all that became due in it is one message": """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        2 12:00   | buy B   |
+        11 12:00   | buy A   |
+        12 12:00   | buy B   |
+        21 12:00   | buy A   |
+        22 12:00   | buy B   |
+        31 12:00   | buy A   |
+        32 12:00   | buy B   |
+        41 00:00  | clock   | sent 1: A B
+        41 11:59:59.999 | clock |
+    """,
+    "what was suppressed is not said later": """
+        1 10:00   | refuse  |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        31 12:00  | buy A   |
+        39 12:00  | clock   | suppressed 1 consent
+        40 10:00  | consent |
+        41 11:59:59.999 | clock |
+        41 12:00  | clock   | sent 1: A
     """,
     "what is due together is one message": """
         1 10:00   | consent |
@@ -737,6 +809,40 @@ REVOKED = {
         39 12:00  | clock   | sent 1: A
         39 13:00  | buy B of 39 11:00 |
         39 14:00  | buy A of 39 11:00 | revoked 1 purchase
+    """, 1),
+    "an order from before the last time is no reason to take it back": ("replenishment", """
+        1 10:00   | consent |
+        1 12:00   | buy A   |
+        11 12:00  | buy A   |
+        21 12:00  | buy A   |
+        31 12:00  | buy A   |
+        39 12:00  | clock   | sent 1: A
+        39 13:00  | buy A of 31 11:59:59.999 |
+        39 14:00  | buy A of 31 12:00 | revoked 1 purchase
+    """, 1),
+    "a price is told again thirty days after an order": ("price-drop", """
+        1 10:00   | consent |
+        40 10:05  | view A  |
+        40 11:00  | price A 100 80 |
+        40 12:00  | clock   | sent 1: A
+        40 12:30  | buy A of 10 12:00 |
+        40 12:31  | buy A of 10 12:00:00.001 | revoked 1 purchase
+    """, 1),
+    "a return seven days after": ("back-in-stock", """
+        1 10:00   | consent |
+        1 10:05   | wish A  |
+        20 11:00  | stock A 0 3 back |
+        20 11:00  | clock   | sent 1: A
+        20 11:30  | buy A of 13 11:00 |
+        20 11:31  | buy A of 13 11:00:00.001 | revoked 1 purchase
+    """, 1),
+    "what was put into the cart after the order is another one": ("low-stock", """
+        10:00  | consent |
+        10:05  | add A   |
+        11:00  | stock A 9 4 |
+        11:00  | clock   | sent 1: A
+        11:30  | buy A of 10:04:59.999 |
+        11:31  | buy A of 10:05 | revoked 1 purchase
     """, 1),
     "thanks for an order are not": ("post-purchase", """
         1 10:00  | consent   |

@@ -69,3 +69,7 @@ class BackInStock(Watched):
         """Wished for, or seen lately; not seen since it is back, and not bought lately."""
         waits = watch.wished > 0 or watch.time >= now - self.lookback_ms
         return waits and watch.time <= offer.time and watch.bought <= max(now - STOCK_BOUGHT_MS, 0)
+
+    def since(self, item: str, user: UserState, now: int) -> int:
+        """Not so long ago."""
+        return now - STOCK_BOUGHT_MS + 1

@@ -66,7 +66,14 @@ class LowStock(Watched):
 
     def holds(self, item: str, offer: Offer, watch: Watch, user: UserState, now: int) -> bool:
         """In the cart, or wished for and not bought since; lately."""
-        line = user.cart.get(item)
-        carted = 0 if line is None else line.time
-        wished = watch.wished if watch.wished > watch.bought else 0
-        return max(carted, wished) >= max(now - self.lookback_ms, 1)
+        return _wanted(item, watch, user) >= max(now - self.lookback_ms, 1)
+
+    def since(self, item: str, user: UserState, now: int) -> int:
+        """When he put it there."""
+        return _wanted(item, user.watching[item], user)
+
+
+def _wanted(item: str, watch: Watch, user: UserState) -> int:
+    """When he put an item into the cart, or wished for it and has not bought it since (ms); 0: he did not."""
+    line = user.cart.get(item)
+    return max(0 if line is None else line.time, watch.wished if watch.wished > watch.bought else 0)

@@ -70,3 +70,7 @@ class PriceDrop(Watched):
         """Seen lately, not since the price fell, and not bought lately."""
         lately = now - self.lookback_ms <= watch.time <= offer.time
         return lately and watch.bought <= max(now - PRICE_BOUGHT_MS, 0)
+
+    def since(self, item: str, user: UserState, now: int) -> int:
+        """Not so long ago."""
+        return now - PRICE_BOUGHT_MS + 1

@@ -107,6 +107,7 @@ class Replenishment(Sequenced):
             evidence=tuple(Evidence("purchase", item.times[-1], name) for name, item in due.items()),
             if_sent=after,
             if_not=after,
+            since=min((item.times[-1] for item in due.values()), default=0),
         )
 
     def next_timer(self, own: Sequence) -> int | None:

@@ -60,6 +60,10 @@ class Watched(Sequenced):
         """Whether the user is still interested in an item, and may be told of it."""
         raise NotImplementedError
 
+    def since(self, item: str, user: UserState, now: int) -> int:
+        """An order of an item from before this time (ms) would not have kept it back."""
+        raise NotImplementedError
+
     def on_event(self, own: Sequence, user: UserState, seen: Seen) -> Sequence:
         """A notice brings an item or takes it out; whatever else happens may take out more."""
         assert isinstance(own, Offers)
@@ -99,7 +103,8 @@ class Watched(Sequenced):
         made = super().on_timer(replace(own, items=true or own.items), user, now)
         after = made.if_sent if true and made.if_sent.step < len(self.after_ms) else self.state()
         if_not = made.if_not if true and made.if_not.step < len(self.after_ms) else self.state()
-        return Proposal(made.items, made.evidence, after, if_not, made.untrue if true else "gone")
+        since = min((self.since(item, user, now) for item in true), default=0)
+        return Proposal(made.items, made.evidence, after, if_not, made.untrue if true else "gone", since)
 
     def about(self, own: Sequence, user: UserState) -> tuple[tuple[NudgeItem, ...], tuple[Evidence, ...]]:
         """The items at their newest prices, the one told last first, and the notices."""
