@@ -74,6 +74,13 @@ TABLES = {
             9 10:05 | buy A @100 |
             9 10:05 | clock | sent 1:
         """,
+        "what else happens at the same time does not say it again": """
+            1 10:00 | consent |
+            1 10:05 | buy A @100 |
+            1 10:05 | clock | sent 1:
+            1 10:06 | invited of 1 10:05 |
+            1 10:07 | clock |
+        """,
         "a visitor who is not known earns nothing": """
             10:00 | consent |
             10:05 | visitor buy A @100 |

@@ -127,6 +127,12 @@ WELCOME = {
         2 11:00  | consent |
         4 10:00  | clock   | sent 3:
     """,
+    "a visitor is welcome when he is known": """
+        10:00  | visitor consent |
+        10:00  | clock   |
+        10:05  | zone Europe/London |
+        10:05  | clock   | sent 1:
+    """,
     "not for whom nobody may write to": """
         1 10:00  | refuse |
         1 10:00  | clock  |
@@ -694,6 +700,31 @@ def test_of_the_sessions_of_a_day_only_the_first_counts() -> None:
     check(a_day_later, campaigns=[campaign("browse-abandonment", rest="0s", expires="500d")], **OPEN)
 
 
+def test_a_message_shows_the_twenty_items_told_last() -> None:
+    names = [f"i{at}" for at in range(21)]
+    rows = ["10:00 | consent |", *(f"10:05 | view {name} |" for name in names)]
+    rows += [f"11:00 | price {name} 100 80 |" for name in names]
+    check("\n".join([*rows, f"12:00 | clock | sent 1: {' '.join(names[:0:-1])}"]), campaigns=PRICES, **OPEN)
+
+
+PRICES = [campaign("price-drop", expires="500d", message={"template": "a", "most": 50})]
+
+
+def test_a_message_shows_the_price_of_now() -> None:
+    table = """
+        10:00  | consent |
+        10:05  | view A  |
+        11:00  | price A 100 80 |
+        11:10  | price A 80 70 100 |
+        11:20  | price A 70 75 100 |
+        12:00  | clock   | sent 1: A
+    """
+    (message,) = check(table, campaigns=PRICES, **OPEN).messages
+    assert message.items[0].price == 75
+    (message,) = check(table.replace("price A 70 75 100", "clock"), campaigns=PRICES, **OPEN).messages
+    assert message.items[0].price == 70
+
+
 def test_views_are_looked_at_where_a_campaign_wants_them() -> None:
     assert engine([campaign("win-back")]).watched() <= ENGAGEMENT_KINDS
     assert "view_item" in engine([campaign("browse-abandonment")]).watched()
@@ -1034,6 +1065,8 @@ def test_its_first_channel_that_the_user_granted_is_taken() -> None:
     given = campaign("abandoned-checkout", channels=["push", "email"], expires="30d")
     shop = check(table, campaigns=[given], **OPEN)
     assert [message.channel for message in shop.messages] == ["email"]
+    welcome = campaign("welcome", channels=["push", "email"], expires="30d")
+    check("10:00 | consent |\n10:00 | clock | sent 1:", campaigns=[welcome], **OPEN)
 
 
 def test_its_caps_expiry_and_holdout_are_its_own() -> None:
