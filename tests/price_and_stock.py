@@ -281,6 +281,13 @@ LOW_STOCK = {
         1 23:03  | stock D 4 5 | cancelled 1 tidewise.stock
         2 09:00  | clock   |
     """,
+    "an order at the time of the wish came after it": """
+        10:00  | consent |
+        10:05  | wish A  |
+        10:05  | buy A   |
+        11:00  | stock A 9 4 |
+        11:00  | clock   |
+    """,
     "a wish that was bought is none until it is wished for again": """
         1 10:00  | consent |
         1 10:05  | wish A  |

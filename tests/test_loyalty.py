@@ -101,6 +101,13 @@ TABLES = {
             10:05 | buy A @5 | cancelled 1 purchase
             10:06 | clock |
         """,
+        "nor who had it before": """
+            10:00 | consent |
+            10:05 | buy A @150 |
+            10:06 | refund |
+            10:07 | buy A @95 |
+            10:08 | clock |
+        """,
         "whoever jumps over is not near": """
             10:00 | consent |
             10:05 | buy A @150 |
@@ -216,6 +223,13 @@ TABLES = {
             50 12:00 | clock |
             68 00:00 | clock | sent 2:
         """,
+        "also those of two weeks": """
+            1 10:00 | consent |
+            1 10:05 | buy A @10 |
+            8 10:05 | buy A @10 |
+            9 10:00 | redeem_points 20 | cancelled 1 redeem_points
+            90 00:00 | clock |
+        """,
         "then those of the next week": """
             1 10:00 | consent |
             1 10:05 | buy A @10 |
@@ -263,6 +277,13 @@ def test_a_campaign_may_name_the_tier() -> None:
             ]
         )
         assert len(shop.messages) == (sent if name != "silver" else 1)
+
+
+def test_of_points_that_are_about_to_expire_no_nudge_is_told_whose_time_is_now_or_past() -> None:
+    shop = _shop("points-expiring", trigger={"type": "points-expiring", "before": "67d"})
+    rows = "1 00:00 | consent", "1 00:00 | buy A @10", "1 00:01 | clock", "24 00:00 | clock"
+    shop.play([happening(row, "2024-03-04", shop.engine.config.lateness_ms) for row in rows])
+    assert [(message.step, message.due) for message in shop.messages] == [(2, ms("24 00:00"))]
 
 
 # Laws

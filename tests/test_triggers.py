@@ -485,6 +485,15 @@ BROWSE = {
         10:40  | view C  |
         12:10  | clock   | sent 1: C A
     """,
+    "nor one at its last moment, once the nudge is sent": """
+        10:00  | consent |
+        10:05  | view A  |
+        10:10  | view B  |
+        11:40  | clock   | sent 1: B A
+        11:41  | view C of 10:10 |
+        11:41  | view D of 10:11 |
+        13:00  | clock   |
+    """,
     "what was put in the cart before it and comes late cancels, too": """
         10:00  | consent |
         10:05  | view A  |
@@ -698,6 +707,31 @@ def test_of_the_sessions_of_a_day_only_the_first_counts() -> None:
         2 11:40  | clock   | sent 1: C A
     """
     check(a_day_later, campaigns=[campaign("browse-abandonment", rest="0s", expires="500d")], **OPEN)
+    with_a_cart_between = """
+        10:00  | consent |
+        10:05  | view A  |
+        10:10  | view B  |
+        11:40  | clock   | sent 1: B A
+        12:00  | add C   |
+        12:01  | remove C |
+        12:05  | view A  |
+        12:10  | view B  |
+        13:40  | clock   | suppressed 1 again
+    """
+    check(with_a_cart_between, campaigns=[campaign("browse-abandonment", rest="0s", expires="500d")], **OPEN)
+
+
+def test_a_second_nudge_about_views_comes_its_delay_after_the_first() -> None:
+    table = """
+        1 10:00  | consent |
+        1 10:05  | view A  |
+        1 10:10  | view B  |
+        1 12:50  | clock   | sent 1: B A
+        2 12:49:59.999 | clock |
+        2 12:50  | clock   | sent 2: B A
+    """
+    given = campaign("browse-abandonment", steps=["1h", "1d"], expires="500d")
+    check(table, campaigns=[given], **OPEN)
 
 
 def test_a_message_shows_the_twenty_items_told_last() -> None:
