@@ -39,7 +39,7 @@ class PointsExpiring(Loyal):
             "that it says so 30, 7 and 1 days before"
         ),
         cancelled="the points spent or taken back",
-        limits="when they expire it is too late to say so",
+        limits="when they expire it is too late; a time that has come when the points do is left out",
     )
 
     before_ms: int = 30 * DAY_MS

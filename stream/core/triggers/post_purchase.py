@@ -31,7 +31,7 @@ class PostPurchase(Sequenced):
         starts="a time after an order; items are those of the order",
         put_off="another order",
         cancelled="a `refund` of the order, or one that names none",
-        limits="a refund at the time of the order came after it",
+        limits="a refund at the time of the order came after it, another order did not",
     )
 
     kinds: ClassVar[frozenset[str]] = frozenset(["purchase", "refund"])
