@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -277,6 +278,20 @@ def test_a_campaign_may_name_the_tier() -> None:
             ]
         )
         assert len(shop.messages) == (sent if name != "silver" else 1)
+
+
+def test_of_two_tiers_that_are_near_one_may_be_reached() -> None:
+    close = msgspec.structs.replace(
+        PROGRAM, tiers=(Tier(name="silver", points=100), Tier(name="gold", points=105))
+    )
+    given = campaign("tier-near", steps=["1h"], expires="500d")
+    for more, names in ((3, ["near:gold", "near:silver"]), (5, ["near:gold"]), (9, [])):
+        shop = Shop(Engine.of(Settings(cart_enabled=False), [given], program=close))
+        rows = "10:00 | consent", "10:05 | buy A @96", f"10:30 | buy A @{more}", "11:05 | clock"
+        shop.play([happening(row, "2024-03-04", shop.engine.config.lateness_ms) for row in rows])
+        (decision,) = shop.decisions
+        assert decision.outcome == ("sent" if names else "cancelled")
+        assert [each.type for each in decision.evidence if each.type != "purchase"] == names
 
 
 def test_of_points_that_are_about_to_expire_no_nudge_is_told_whose_time_is_now_or_past() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from stream.core.engaged import Seen, UserState
 from stream.core.triggers.loyal import Crossing, Reached
 from stream.core.triggers.shape import Entry, Sequence
@@ -26,10 +28,11 @@ class TierNear(Crossing):
     what: ClassVar[str] = "near"
 
     def on_event(self, own: Sequence, user: UserState, seen: Seen) -> Sequence:
-        """Begins, or ends with the tier."""
+        """Begins, or ends with the tier; of two tiers that are near the other one stays."""
         new = super().on_event(own, user, seen)
         assert isinstance(new, Reached)
-        return Reached() if any(self.over(name, user) for name in new.names) else new
+        names = tuple(name for name in new.names if not self.over(name, user))
+        return replace(new, names=names) if names else Reached()
 
     def over(self, crossed: str, user: UserState) -> bool:
         """The tier was reached."""
