@@ -175,6 +175,15 @@ WIN_BACK = {
         161 10:04:59.999 | clock |
         161 10:05  | clock   | sent 1:
     """,
+    "of gaps of 10, 35 and 50 days the one in the middle counts": """
+        1 10:00    | consent |
+        1 10:05    | buy A   |
+        36 10:05   | buy A   |
+        46 10:05   | buy A   |
+        96 10:05   | buy A   |
+        166 10:04:59.999 | clock |
+        166 10:05  | clock   | sent 1:
+    """,
     "two orders at one time are one": """
         1 10:00    | consent |
         1 10:05    | buy A   |
@@ -908,6 +917,15 @@ REVOKED = {
         11:00  | clock   | sent 1: A
         11:30  | buy A of 10:04:59.999 |
         11:31  | buy A of 10:05 | revoked 1 purchase
+    """, 1),
+    "of several items the one that was put there first decides": ("low-stock", """
+        10:00  | consent |
+        10:05  | add A   |
+        10:30  | add B   |
+        11:00  | stock A 9 4 |
+        11:00  | stock B 9 4 |
+        11:00  | clock   | sent 1: B A
+        11:30  | buy A of 10:06 | revoked 1 purchase
     """, 1),
     "thanks for an order are not": ("post-purchase", """
         1 10:00  | consent   |
