@@ -47,7 +47,7 @@ class Measured:
     """Memory: of a row held by a worker."""
     known_b: float = 2100.0
     """Of an item that a worker knows: popularity, neighbours, names."""
-    held_user_b: float = 1960.0
+    held_user_b: float = 2220.0
     entry_ns: float = 300.0
     """Goals, P3: of an entry of a row; clicks, W = 50: 1 s / (46,000 · 2 · 50) is 217, W = 10: 417."""
 
