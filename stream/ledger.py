@@ -12,8 +12,10 @@ from stream.core.attribution import (
     NOTHING,
     Attributed,
     Counts,
+    Days,
     Touches,
-    add,
+    flat,
+    grown,
     pack_day,
     unpack_day,
 )
@@ -27,31 +29,36 @@ METRICS_EVERY_MS = 1000
 
 
 class Ledger:
-    """``counts`` are as of the newest transaction; ``touches`` those of the users in memory.
+    """Counts (by ``days``) are as of the newest transaction; ``touches`` those of the users in memory.
 
     While a partition has counted nothing, no user can have touches: then none are looked for.
     """
 
     def __init__(self, partition: int, part: str, keys: Keys, arms: Arms) -> None:
         self.partition, self.part, self.keys, self.arms = partition, part, keys, arms
-        self.counts: Counts = {}
+        self.days: Days = {}
         self.touches: dict[str, Touches] = {}
-        self._told: Counts = {}
+        self._told: Days = {}
         self._merged: dict[int, str] = {}
         self._published, self._next_ms = 0, 0
 
     async def take(self, session: Session) -> None:
         """Start from what the store holds."""
-        self.counts, self.touches, self._told, self._merged = {}, {}, {}, {}
+        self.days, self.touches, self._told, self._merged = {}, {}, {}, {}
         self._published, self._next_ms = 0, 0
         for day, data in (await session.fields(self.keys.counts(self.part))).items():
-            self.counts |= unpack_day(int(day), data)
+            self.days[int(day)] = unpack_day(int(day), data)
+
+    @property
+    def counts(self) -> Counts:
+        """All rows; they are shared."""
+        return flat(self.days)
 
     # A batch
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Users whose touches must come from the store."""
-        return [name for name in names if name not in self.touches] if self.counts else []
+        return [name for name in names if name not in self.touches] if self.days else []
 
     def load(self, names: Sequence[str], blobs: Sequence[bytes | None]) -> None:
         """Take in what the store has of users."""
@@ -59,16 +66,18 @@ class Ledger:
             self.touches[name] = Touches.unpack(blob) if blob else NOTHING
 
     def writes(self, attributed: Attributed) -> Iterable[Write]:
-        """What a batch changes in the store: touches of users, and the days whose counts grew or left."""
+        """What a batch changes in the store: touches of users, and the days whose counts grew or left.
+
+        Adds up the days that it counts in.
+        """
         for name, state in attributed.states.items():
             key, packed = self.keys.attribution(self.part, name), state.pack()
             yield Put(key, packed) if packed else Delete(key)
-        new, days = add(self.counts, attributed.counts), self.keys.counts(self.part)
-        kept = {key.day for key in new}
-        for day in sorted({key.day for key in attributed.counts} & kept):
-            yield PutField(days, str(day), pack_day(new, day))
-        for day in sorted({key.day for key in self.counts} - kept):
-            yield DeleteField(days, str(day))
+        new, counts = grown(self.days, attributed.counts), self.keys.counts(self.part)
+        for day in sorted({key.day for key in attributed.counts} & new.keys()):
+            yield PutField(counts, str(day), pack_day(new[day]))
+        for day in sorted(self.days.keys() - new.keys()):
+            yield DeleteField(counts, str(day))
 
     def keep(self, attributed: Attributed, most_users: int) -> None:
         """Remember it, after its transaction."""
@@ -76,12 +85,12 @@ class Ledger:
             self.touches.clear()
         self.touches.update(attributed.states)
         if attributed.counts:
-            self.counts = add(self.counts, attributed.counts)
+            self.days = grown(self.days, attributed.counts)
 
     def touched(self, names: Sequence[str], attributed: Attributed) -> list[Touches]:
         """What is known of users of a batch, as of its end; [] while nobody was shown anything."""
         before, after = self.touches, attributed.states
-        return [after.get(name) or before.get(name, NOTHING) for name in names] if self.counts else []
+        return [after.get(name) or before.get(name, NOTHING) for name in names] if self.days else []
 
     # What goes out
 
@@ -92,11 +101,11 @@ class Ledger:
             return
         self._next_ms = now_ms + METRICS_EVERY_MS
         again = self.partition in followed.outdated
-        if self.counts and (again or self.counts is not self._told):
+        if self.days and (again or self.days is not self._told):
             told, at_version = self.counts, self._version(term)
             value = record(self.partition, at_version, now_ms, told)
             await ports.sender.publish(self.partition, [Output(METRICS.name, b"%d" % self.partition, value)])
-            self._told = told
+            self._told = self.days
             followed.measured[self.partition] = Measured(at_version, told)
             followed.outdated.discard(self.partition)
         if self.partition == 0:

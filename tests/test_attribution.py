@@ -31,12 +31,15 @@ from stream.core.attribution import (
     Click,
     Clicks,
     Counts,
+    Days,
     Key,
     Rules,
     Told,
     Touches,
-    add,
     attribute,
+    by_day,
+    flat,
+    grown,
     impressions,
     pack_day,
     unpack_day,
@@ -518,16 +521,16 @@ def test_any_batches_give_the_same(ann: list[Told], bob: list[Told], data: st.Da
 def fed(batches: Sequence[list[tuple[str, Told]]]) -> tuple[object, ...]:
     """States as packed, counts and clicks, after batches whose states went through the store."""
     states: dict[str, bytes] = {}
-    counts: Counts = {}
+    days: Days = {}
     clicks: list[object] = []
     for batch in batches:
         of = {user: [one for name, one in batch if name == user] for user in ("ann", "bob")}
         held = {user: Touches.unpack(data) for user, data in states.items()}
         result = attribute(RULES, held, {user: events for user, events in of.items() if events})
         states |= {user: state.pack() for user, state in result.states.items()}
-        counts = add(counts, result.counts)
+        days = grown(days, result.counts)
         clicks += [click[1:] for click in result.clicks]
-    return {u: s for u, s in states.items() if s}, counts, sorted(clicks, key=repr)
+    return {u: s for u, s in states.items() if s}, flat(days), sorted(clicks, key=repr)
 
 
 # Counts
@@ -545,12 +548,16 @@ def test_counts_add_up_in_any_order(parts: list[Counts], random: Any) -> None:
     """Whatever the order: the sums of all, of the days in the window of the newest."""
     shuffled = random.sample(parts, len(parts))
     one: Counts = {}
-    other: Counts = {}
+    days: Days = {}
     for each in parts:
-        one = add(one, each)
+        one = flat(grown(by_day(one), each))
     for each in shuffled:
-        other = add(other, each)
-    assert one == other
+        before, kept = days, {day: dict(rows) for day, rows in days.items()}
+        days = grown(days, each)
+        assert before == kept, "what was published does not change afterwards"
+        untouched = days.keys() - {key.day for key in each}
+        assert all(days[day] is before[day] for day in untouched), "rests at no cost"
+    assert one == flat(days)
     newest = max((key.day for part in parts for key in part), default=0)
     expected: Counter[tuple[Key, int]] = Counter()
     for part in parts:
@@ -562,7 +569,8 @@ def test_counts_add_up_in_any_order(parts: list[Counts], random: Any) -> None:
 
 def test_users_of_all_time_stay() -> None:
     users, old = Key(0, USERS, "a", ""), Key(5, SHOWN, "a", "")
-    counts = add({users: [1, 0, 0], old: [1, 0]}, {Key(5 + DAYS, SHOWN, "a", ""): [1, 0]})
+    before = by_day({users: [1, 0, 0], old: [1, 0]})
+    counts = flat(grown(before, {Key(5 + DAYS, SHOWN, "a", ""): [1, 0]}))
     assert users in counts and old not in counts
 
 
@@ -570,7 +578,7 @@ def test_users_of_all_time_stay() -> None:
 def test_days_go_through_the_store(counts: Counts) -> None:
     again: Counts = {}
     for day in {key.day for key in counts}:
-        again |= unpack_day(day, pack_day(counts, day))
+        again |= unpack_day(day, pack_day(by_day(counts)[day]))
     assert again == counts
 
 

@@ -135,19 +135,45 @@ def count(counts: Counts, key: Key, column: str, n: int = 1) -> None:
     row[at] = min(row[at] + n, _MOST)
 
 
-def add(counts: Counts, more: Mapping[Key, Sequence[int]]) -> Counts:
-    """Both, as a new object, without the days that have left the window. In any order the same."""
-    new = dict(counts)
+Days = dict[int, Counts]
+"""Counts by day."""
+
+
+def by_day(counts: Mapping[Key, Sequence[int]]) -> Days:
+    """Rows by their day."""
+    days: Days = {}
+    for key, row in counts.items():
+        days.setdefault(key.day, {})[key] = list(row)
+    return days
+
+
+def flat(days: Mapping[int, Counts]) -> Counts:
+    """The inverse of `by_day`; the rows are shared."""
+    return {key: row for rows in days.values() for key, row in rows.items()}
+
+
+def grown(days: Mapping[int, Counts], more: Mapping[Key, Sequence[int]]) -> Days:
+    """Both, as a new object, without the days that have left the window. In any order the same.
+
+    Days of which ``more`` says nothing are shared: what it costs depends on ``more`` and its days alone.
+    """
+    told = by_day(more)
+    oldest = max([*days, *told], default=0) - DAYS
+    new = {day: rows for day, rows in days.items() if not day or day > oldest}
+    return new | {day: _summed(new.get(day, {}), told[day]) for day in told if not day or day > oldest}
+
+
+def _summed(rows: Counts, more: Counts) -> Counts:
+    new = dict(rows)
     for key, row in more.items():
         old = new.get(key)
-        new[key] = list(row) if old is None else [min(a + b, _MOST) for a, b in zip(old, row, strict=True)]
-    oldest = max((key.day for key in new), default=0) - DAYS
-    return {key: row for key, row in new.items() if not key.day or key.day > oldest}
+        new[key] = row if old is None else [min(a + b, _MOST) for a, b in zip(old, row, strict=True)]
+    return new
 
 
-def pack_day(counts: Mapping[Key, Sequence[int]], day: int) -> bytes:
+def pack_day(counts: Mapping[Key, Sequence[int]]) -> bytes:
     """The rows of a day for the store: equal rows give equal bytes."""
-    rows = [(*key[1:], row) for key, row in sorted(counts.items()) if key.day == day]
+    rows = [(*key[1:], row) for key, row in sorted(counts.items())]
     return msgspec.msgpack.encode(rows)
 
 

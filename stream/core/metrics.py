@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from stream.core.arms import Arms
-from stream.core.attribution import COLUMNS, ITEMS, SHOWN, USERS, Counts, Key, add
+from stream.core.attribution import COLUMNS, ITEMS, SHOWN, USERS, Counts, Days, Key, flat, grown
 from stream.core.sequential import Estimate, compare, rate
 from stream.core.views import iso_time
 
@@ -79,10 +79,10 @@ def _counted(table: str, row: Mapping[str, int | str]) -> tuple[Key, list[int]]:
 
 def total(parts: Iterable[Measured]) -> Counts:
     """The counts of all partitions."""
-    counts: Counts = {}
+    days: Days = {}
     for part in parts:
-        counts = add(counts, part.counts)
-    return counts
+        days = grown(days, part.counts)
+    return flat(days)
 
 
 # The view

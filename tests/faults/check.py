@@ -23,7 +23,7 @@ from state.model import VERSION_LENGTH, VERSION_START, version
 from state.packing import digest_fields as user_fields
 from state.redis import RedisStore
 from state.store import Store
-from stream.core.attribution import Counts, add, unpack_day
+from stream.core.attribution import Counts, Days, flat, grown, unpack_day
 from stream.core.engaged import UserState
 from stream.core.engaged import digest_fields as engagement_fields
 from stream.core.messages import unpresented
@@ -212,13 +212,13 @@ async def _attributed(verdict: Verdict, settings: Settings, store: Store, replay
 
 
 async def _counts(store: Store, settings: Settings) -> Counts:
-    counts: Counts = {}
+    days: Days = {}
     for part in (f"u{p}" for p in range(settings.partitions)):
         session = store.session(part)
         for day, data in (await session.fields(Keys(settings.prefix).counts(part))).items():
-            counts = add(counts, unpack_day(int(day), data))
+            days = grown(days, unpack_day(int(day), data))
         await session.close()
-    return counts
+    return flat(days)
 
 
 def _mail(verdict: Verdict, records: Records, replayed: Replayed) -> None:
