@@ -17,7 +17,7 @@ from faust.types import EventT
 
 from state.store import Doubt, Fenced, StoreFull
 from stream.delivery import Delivery, LogMismatch
-from stream.transport import BUNDLE_BYTES, Bundle, bundle_of
+from stream.transport import BATCH_BYTES, Bundle, bundle_of
 
 log = structlog.get_logger(__name__)
 
@@ -163,7 +163,7 @@ class Runner:
         if not events:
             return []
         count, size = self._measure(events[0])
-        while count < self._batch_events and size < BUNDLE_BYTES and not self._inbox.empty():
+        while count < self._batch_events and size < BATCH_BYTES and not self._inbox.empty():
             events.append(self._inbox.get_nowait())
             more, larger = self._measure(events[-1])
             count, size = count + more, size + larger

@@ -167,9 +167,9 @@ class Settings(BaseSettings):
 
     # Batches and bounds
     batch_events: int = Field(
-        8000, ge=1, le=20_000, description="Most events of one partition in one transaction."
+        12_000, ge=1, le=20_000, description="Most events of one partition in one transaction."
     )
-    poll_records: int = Field(8000, ge=1, description="Most records in one poll of the broker.")
+    poll_records: int = Field(12_000, ge=1, description="Most records in one poll of the broker.")
     cached_users: int = Field(
         100_000,
         ge=1000,
@@ -337,7 +337,9 @@ class Settings(BaseSettings):
         0.1, ge=0.01, description="Changed neighbour lists are gathered this long, then published once."
     )
     checkpoint_s: float = Field(
-        1.0, ge=0.05, description="Rows and positions are written to the store this often."
+        1.0,
+        ge=0.05,
+        description="Rows and positions are written to the store this often; sooner when nothing comes.",
     )
     trending_s: float = Field(1.0, ge=0.1, description="`trending` is refreshed this often.")
     segments: list[str] = Field(

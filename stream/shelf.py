@@ -60,6 +60,8 @@ CATALOG_FIELDS = tuple(name for name in CatalogItem.__struct_fields__ if name no
 """What is kept of a catalogue event."""
 PACE = 16
 """While input waits, what is done at intervals rests this many times as long as it took."""
+SILENCE_MS = 100
+"""When nothing came for so long, a checkpoint is made at once: no row would gather more events by waiting."""
 POSTS, PIECE = 5000, 500
 """Notices that wait for the checkpoint before more input is taken, and records taken at a time."""
 LISTS, ROWS = 200, 1000
@@ -167,7 +169,7 @@ class Shelf:
         self.fanout = Fanout(self.partition, partitions, context.signing_key, context.keys, context.items)
         self.published = 0
         self._next: dict[str, tuple[float, float]] = {}
-        self._busy = False
+        self._busy, self._heard_ms = False, 0
         self._trended: list[tuple[str, float]] = []
         self._merged: dict[str, list[tuple[str, float]]] = {}
         self._trends = Trends()
@@ -194,6 +196,7 @@ class Shelf:
 
         One is made between, when what came makes more notices than a transaction should hold.
         """
+        self._heard_ms = self.ports.now_ms()
         entries: list[Increments] = []
         for piece in [piece for bundle in bundles for piece in split(bundle, PIECE)]:
             if len(self.fanout.posts) > POSTS:
@@ -372,14 +375,19 @@ class Shelf:
             await self._paced("publish", settings.publish_s, self._publish)
         if self._due("trending"):
             await self._paced("trending", settings.trending_s, self._publish_trending)
-        if self._uncommitted() and (self.letters or self._must_post(busy) or self._due("checkpoint")):
+        if self._uncommitted() and self._must_checkpoint():
             await self._paced("checkpoint", settings.checkpoint_s, self._checkpoint)
             return True
         return not self._uncommitted()
 
-    def _must_post(self, busy: bool) -> bool:
+    def _must_checkpoint(self) -> bool:
+        """When it is time; sooner for what others wait for, and in silence."""
+        silent = not self._busy and self.ports.now_ms() >= self._heard_ms + SILENCE_MS
+        return bool(self.letters) or self._must_post() or silent or self._due("checkpoint")
+
+    def _must_post(self) -> bool:
         """Whether notices should not wait for the next checkpoint: at once, while more waits by the lot."""
-        return len(self.fanout.posts) > (POSTS if busy else 0)
+        return len(self.fanout.posts) > (POSTS if self._busy else 0)
 
     def _due(self, what: str) -> bool:
         soon, late = self._next.get(what, (0.0, 0.0))

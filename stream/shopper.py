@@ -7,6 +7,7 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ from stream.core.plan import LEAD_MS
 from stream.core.preferences import cold, told
 from stream.core.ranking import Ranked
 from stream.core.rfm import Ranks
+from stream.core.runs import starts
 from stream.core.step import Counting, Result, View, step
 from stream.core.users import Rows, UserTable, pack
 from stream.core.watchers import Interest
@@ -529,11 +531,16 @@ class Shopper:
         entries = result.increments
         if entries is None:
             return []
-        target = self.context.part_of.of(entries.row)
+        # A stable sort of 16 bits is linear, so that each entry is moved once, whatever the partitions.
+        target = self.context.part_of.of(entries.row).astype(np.uint16)
+        order = np.argsort(target, kind="stable")
+        entries, target = entries.take(order), target[order]
+        first = starts(target)
+        bounds = pairwise([*first.tolist(), len(target)])
         return [
             (to, Output(INCREMENTS.name, None, message))
-            for to in np.unique(target).tolist()
-            for message in self._packer.pack(entries.take(target == to))
+            for to, (low, high) in zip(target[first].tolist(), bounds, strict=True)
+            for message in self._packer.pack(entries.take(slice(low, high)))
         ]
 
     def _interests(self, result: Result, columns: Columns) -> Iterable[tuple[int, Output]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -72,14 +72,18 @@ class Shop:
 
     async def hand(self, topic: str, *values: bytes) -> None:
         """Records of a topic, handled and published."""
+        await self.handle(topic, *values)
+        while not await self.shelf.pulse(busy=False):
+            pass
+
+    async def handle(self, topic: str, *values: bytes) -> None:
+        """Records of a topic."""
         held = self.log.records[topic]
         new: list[Record] = [
             StockRecord(len(held) + at, START_MS, None, value, ()) for at, value in enumerate(values)
         ]
         held += new
         await self.shelf.handle([Bundle(topic, 0, new, None, len(held))])
-        while not await self.shelf.pulse(busy=False):
-            pass
 
     async def tell(self, item: str, seconds: int = 0, **fields: Any) -> None:
         """A catalogue event."""
@@ -184,3 +188,30 @@ async def test_an_item_is_born_with_its_first_event_whoever_counts_it() -> None:
     await then.see("a", "b", 200)
     await then.tell("c", 10)
     assert [then.record(item).born[0] - START_MS for item in "abc"] == [100_000, 50_000, 10_000]
+
+
+async def test_a_checkpoint_does_not_wait_in_silence() -> None:
+    """Due after a second, or when nothing came for a tenth of one."""
+    shop, now = Shop(), [10_000]
+    await shop.shelf.take()
+    shop.shelf.ports = replace(shop.shelf.ports, now_ms=lambda: now[0])
+    event = orjson.dumps({"type": "item", "item": "A", "time": time_text(START_MS)})
+    await shop.handle(CATALOG.name, event)
+    assert await shop.shelf.pulse(busy=False), "the first is due at once"
+    for time, handled, busy, done in (
+        (10_500, True, False, False),
+        (10_599, False, False, False),
+        (10_600, False, True, False),
+        (10_600, False, False, True),
+        (10_850, True, False, False),
+        (10_949, True, False, False),
+        (11_048, False, False, False),
+        (11_049, False, False, True),
+        (12_048, True, False, False),
+        (12_049, True, False, True),
+    ):
+        now[0] = time
+        if handled:
+            await shop.handle(CATALOG.name, event)
+        assert await shop.shelf.pulse(busy) is done, time
+        assert (shop.shelf.delivery.head.positions == shop.shelf.delivery.reached) is done

@@ -6,7 +6,7 @@ With P partitions a topic a worker holds at most, in bytes of values,
     polled    2 · POLL     the poll under way and the one before it (POLL_BYTES)
     queued    2 · 16 · B   in Faust's buffers of the two agents (B = BUNDLE_BYTES)
     waiting   2·P · 8 · B  in the inboxes of the partitions
-    at hand   A · 2 · B    what a batch, of two bundles at most, becomes until it is stored and sent
+    at hand   A · 3 · B    what a batch, of three bundles at most, becomes until it is stored and sent
 
 beside itself and the state of its users and items, which does not grow with the burst. A worker that buffers
 what the broker gives needs more for this log, which is small on the wire and large when unpacked.
@@ -29,7 +29,7 @@ from stream.digest import digest
 from stream.ownership import partition_of
 from stream.settings import Settings
 from stream.topics import EVENTS
-from stream.transport import BUNDLE_BYTES, POLL_BYTES
+from stream.transport import BATCH_BYTES, BUNDLE_BYTES, POLL_BYTES
 from tests.e2e.harness import Outside, WorkerProcess, eventually, outside, stamp
 from tests.e2e.test_kill import ports
 
@@ -48,7 +48,7 @@ def bound_bytes(settings: Settings) -> int:
     parts = settings.partitions
     fetched = 3 * parts * 4 * settings.max_message_bytes
     waiting = (2 * 16 + 2 * parts * 8) * BUNDLE_BYTES
-    return IDLE + fetched + 2 * POLL_BYTES + waiting + AT_HAND * 2 * BUNDLE_BYTES
+    return IDLE + fetched + 2 * POLL_BYTES + waiting + AT_HAND * (BATCH_BYTES + BUNDLE_BYTES)
 
 
 def resident(pid: int) -> int:
