@@ -252,6 +252,15 @@ class TestFold:
             oracle.fold(part)
         check(rows, oracle)
 
+    def test_what_spills_adds_up_with_nothing_else(self) -> None:
+        line = ~ITEMS.hashes[IDS] >> np.uint64(58)
+        crowd = np.flatnonzero((line == 3) & (np.arange(len(NAMES)) > 1)).tolist()[: 2 * WIDTH]
+        rows = Rows(ITEMS)
+        for row in (0, 1):
+            fold(rows, [(row, col, 0, CEILING >> PERIOD, False, 1) for col in crowd])
+        assert rows.saturated == 0
+        assert held(rows, 1)[0] == {HASHES[col]: CEILING >> PERIOD << PERIOD for col in crowd}
+
     def test_a_sum_stops_at_its_ceiling(self) -> None:
         rows, oracle = Rows(ITEMS), Oracle()
         heavy: Entry = (0, 1, 0, CEILING >> PERIOD, False, 1)
@@ -294,6 +303,20 @@ class TestCut:
             fold(rows, entries[start : start + size])
             oracle.fold(entries[start : start + size])
         check(rows, oracle)
+
+    @given(SEED, st.sampled_from([40, 100]))
+    @settings(max_examples=20)
+    def test_what_spilled_is_found_again_after_a_cut(self, seed: int, max_pairs: int) -> None:
+        line = ~ITEMS.hashes[IDS] >> np.uint64(58)
+        crowd = (np.flatnonzero((line[1:] >= LINES - 4) | (line[1:] == 0)) + 1).tolist()
+        rng, rows, oracle = random.Random(seed), Rows(ITEMS, max_pairs=max_pairs), Oracle(max_pairs)
+        for part in range(8):
+            cols = [*rng.sample(crowd, 60), *rng.sample(range(1, 1000), 40)]
+            entries: list[Entry] = [(0, col, 0, 1 + rng.randrange(50), False, 1 + part) for col in cols]
+            fold(rows, entries)
+            oracle.fold(entries)
+            check(rows, oracle)
+        assert oracle.evicted
 
     def test_256_pairs_are_not_cut_and_257_are(self) -> None:
         entries: list[Entry] = [(0, 1 + n, 0, 1000 + n, False, 1) for n in range(257)]
@@ -459,6 +482,7 @@ class TestStoring:
         gone = np.array(IDS[:3], dtype=np.int32)
         rows.drop(gone)
         rows.drop(gone)
+        used = rows._used
         assert rows.missing(gone).tolist() == gone.tolist()
         rows.evicted = 0
         entries = [(900 + entry[0], *entry[1:]) for entry in entries_of(2, 60, periods=2)]
@@ -466,7 +490,7 @@ class TestStoring:
         oracle.fold(entries)
         fold(rows, entries)
         check(rows, oracle)
-        assert rows._used == 3
+        assert rows._used == used
 
     @pytest.mark.parametrize("size", [0, 1, 39, 41, -1, -17])
     def test_bytes_cut_short_are_refused_and_nothing_is_loaded(self, size: int) -> None:

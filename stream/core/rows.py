@@ -2,8 +2,8 @@
 
 A row is an open-addressing hash table of 64 lines of 8 words; a word holds a pair's weight (44 bits) above
 its neighbour's code (20 bits), so one gather of 64 bytes finds both. The line comes from the code's top bits,
-so that sorted keys touch adjacent lines; a full line spills to the next. Words of a line stand at its end,
-and nothing is ever removed but by a cut, which brings back what had spilled.
+so that sorted keys touch adjacent lines; a full line spills to the next. Nothing is ever removed but by a
+cut, which brings back what had spilled.
 
 A code begins with the upper bits of the complement of the item's 64-bit hash: words in falling order are
 pairs by falling weight, ties by ascending hash, but for ties within one bucket of codes, which are mended.
@@ -53,8 +53,10 @@ _ID_SHIFT = np.uint64(ID_BITS)
 _LINE_BITS = LINES.bit_length() - 1
 _LINE_SHIFT = ID_BITS - _LINE_BITS
 _SLOT_BITS = SLOTS.bit_length() - 1
-_HOME = np.repeat(np.arange(LINES, dtype=np.uint64), WIDTH)
-"""The line of each word of a row."""
+_GATHER = np.uint64(0x0102_0408_1020_4080)
+"""Eight truth values, a byte each, times this: the upper byte of the product has a bit for each."""
+_ALL_TRUE = np.uint64(0x0101_0101_0101_0101)
+"""Eight truth values that are true."""
 _ENTRY_BITS = 63 - 2 * ID_BITS
 _BLANK = -(1 << 40)
 """The base of a row before its first entry: whatever comes is beyond its span."""
@@ -104,7 +106,8 @@ class Rows:
         # Code 0 marks an empty word.
         self._in_bucket[0] = 1
         self._free: list[int] = []
-        self._used = 0
+        # Slot 0 is nobody's: what finds no room in a line is written there, and wiped.
+        self._used = 1
         self._words: U64 = np.zeros((0, WIDTH), dtype=np.uint64)
         self._count: I64 = np.zeros(0, dtype=np.int64)
         self._base: I64 = np.zeros(0, dtype=np.int64)
@@ -206,15 +209,14 @@ class Rows:
         """
         for start in range(0, len(row), _ENTRIES):
             part = slice(start, start + _ENTRIES)
-            slots = self._slots_of(row[part])
-            key = slots.astype(np.int64) << ID_BITS | self._code[col[part]]
+            slots = self._slots_of(row[part]).astype(np.int64)
+            key = slots << ID_BITS | self._code[col[part]]
             self._fold(slots, key, period[part], weight[part], backward[part], time[part])
 
-    def _fold(self, slots: I32, key: I64, period: I64, weight: I64, backward: Bool, time: I64) -> None:
+    def _fold(self, slots: I64, key: I64, period: I64, weight: I64, backward: Bool, time: I64) -> None:
         ahead = period - self._base[slots]
         if ahead.max() >= SPAN:
-            self._found(slots, period)
-            ahead = period - self._base[slots]
+            self._found(slots, period, ahead)
         # Unsigned, what is older than its row's base is beyond its span, too.
         if (ahead.view(np.uint64) < SPAN).all():
             self._add(key, weight << ahead * PERIOD, backward, time)
@@ -225,14 +227,15 @@ class Rows:
             relative = (weight[at] << np.maximum(ahead, 0)) >> np.minimum(np.maximum(-ahead, 0), 63)
             self._add(key[at], relative, backward[at], time[at])
 
-    def _found(self, slots: I32, period: I64) -> None:
+    def _found(self, slots: I64, period: I64, ahead: I64) -> None:
         """Give new rows their base: the period before that of their first entry."""
-        new = np.flatnonzero(self._base[slots] == _BLANK)
+        new = np.flatnonzero(ahead > -_BLANK // 2)
         if len(new):
             at, first = np.unique(slots[new], return_index=True)
             self._base[at] = period[new[first]] - 1
+            ahead[new] = period[new] - self._base[slots[new]]
 
-    def _stages(self, slots: I32, period: I64) -> Iterator[I64]:
+    def _stages(self, slots: I64, period: I64) -> Iterator[I64]:
         """Entries in parts within which no row's base moves; before each, the rows' bases are moved.
 
         What one entry after the other would do: an entry beyond its row's span moves the base before it is
@@ -256,7 +259,7 @@ class Rows:
             if len(part):
                 yield order[part]
 
-    def _move(self, slots: I32, periods: I64) -> None:
+    def _move(self, slots: I64, periods: I64) -> None:
         """The landmark move of rows [m] by ``periods`` [m]: what is older loses its lowest bits."""
         shift = np.minimum(periods * PERIOD, 63)
         words = self._rows[slots]
@@ -318,26 +321,26 @@ class Rows:
         while len(line):
             place = self._places(line, code)
             at, left = line * WIDTH + place, np.flatnonzero(place < 0)
-            rest = _next_line(line[left]), weight[left], code[left]
-            if len(left):
-                fits = np.flatnonzero(place >= 0)
-                at, weight, code = at[fits], weight[fits], code[fits]
+            # Cheaper than to take out what has no room: it goes to the slot that is nobody's.
+            at[left] = 0
             old = flat[at]
             total = self._capped((old >> _ID_SHIFT).view(np.int64) + weight)
             flat[at] = total.view(np.uint64) << _ID_SHIFT | code
-            np.add.at(self._count, at[old == 0] >> _SLOT_BITS, 1)
-            line, weight, code = rest
+            flat[0] = 0
+            np.add.at(self._count, at[np.flatnonzero(old == 0)] >> _SLOT_BITS, 1)
+            line, weight, code = _next_line(line[left]), weight[left], code[left]
 
     def _places(self, line: I64, code: U64) -> I64:
         """Where in its line each pair stands, or is to stand: [n]; negative where a line is full."""
         lines = np.take(self._words, line, axis=0)
         # Eight truth values seen as one number: a byte each, the first one lowest.
-        used = np.bitwise_count((lines != 0).view(np.uint64)[:, 0])
+        free = (lines == 0).view(np.uint64)[:, 0]
         lines &= _ID_MASK
         match = (lines == code[:, None]).view(np.uint64)[:, 0]
         place: I64 = (np.bitwise_count(match - 1) >> 3).astype(np.int64)
-        new = np.flatnonzero(match == 0)
-        place[new] = WIDTH - 1 - used[new].astype(np.int64) - _rank_in_run(line[new])
+        new = np.flatnonzero(place == WIDTH)
+        rank = np.minimum(_rank_in_run(line[new]), WIDTH)
+        place[new] = _FREE_PLACE[(free[new] * _GATHER >> np.uint64(56)).view(np.int64) * (WIDTH + 1) + rank]
         return place
 
     # Cutting
@@ -351,13 +354,16 @@ class Rows:
         self._drop_tied(words, bound, kept, count - self._max_pairs)
         count = np.minimum(count, self._max_pairs)
         self.evicted += int(self._count[slots].sum() - count.sum())
+        # What spilled stands in lines behind full ones.
+        line = _next_line(np.flatnonzero((words != 0).view(np.uint64) == _ALL_TRUE))
         words *= kept
-        spilled = np.flatnonzero((words != 0) & ((words & _ID_MASK) >> np.uint64(_LINE_SHIFT) != _HOME))
+        behind = words.reshape(-1, WIDTH)[line]
+        away = (behind & _ID_MASK) >> np.uint64(_LINE_SHIFT) != (line & (LINES - 1)).view(np.uint64)[:, None]
+        of, place = np.nonzero(away & (behind != 0))
+        spilled = line[of] * WIDTH + place
         key = slots[spilled // SLOTS] << ID_BITS
         again = words.reshape(-1)[spilled]
         words.reshape(-1)[spilled] = 0
-        lines = words.reshape(-1, WIDTH)
-        lines.sort(axis=1)
         self._rows[slots] = words
         self._count[slots] = count - np.bincount(spilled // SLOTS, minlength=len(slots))
         self._cut[slots] = True
@@ -516,9 +522,21 @@ class Rows:
         return behind
 
 
+def _free_places() -> I64:
+    """The place of a line's n-th free word from its end: [256 · 9] by which are free, and n; −1 for none."""
+    found = np.full((1 << WIDTH, WIDTH + 1), -1, dtype=np.int64)
+    for mask in range(1 << WIDTH):
+        free = [place for place in reversed(range(WIDTH)) if mask >> place & 1]
+        found[mask, : len(free)] = free
+    return found.reshape(-1)
+
+
+_FREE_PLACE = _free_places()
+
+
 def _compact(code: I64) -> I64:
-    """Codes with bucket and number in it exchanged: those in use lie close together."""
-    found: I64 = (code & (_IN_BUCKET - 1)) << BUCKET_BITS | code >> (ID_BITS - BUCKET_BITS)
+    """Codes with bucket and number in it exchanged: those in use lie close together. Both have 10 bits."""
+    found: I64 = code * (_CODES + 1) >> BUCKET_BITS & (_CODES - 1)
     return found
 
 
