@@ -66,6 +66,8 @@ POSTS, PIECE = 5000, 500
 """Notices that wait for the checkpoint before more input is taken, and records taken at a time."""
 LISTS, ROWS = 200, 1000
 """Lists that are made, and rows that are packed, at a time: ~4 ms, for which users wait."""
+PARTS = 4
+"""More than so many such parts are made larger: that many lists are a backlog's, where throughput counts."""
 TOP_ITEMS = 200
 """Items of a partition's record in topic `trending`."""
 
@@ -430,10 +432,14 @@ class Shelf:
         )
 
     async def _in_turn(self, ids: I32, most: int) -> AsyncIterator[I32]:
-        """Items in parts of ``most``, each when it is our turn; all at once where nobody else has any."""
+        """Items in parts of ``most``, each when it is our turn; all at once where nobody else has any.
+
+        They are at most `PARTS` parts, of more where need be.
+        """
         if self.context.give_way is None:
             yield ids
             return
+        most = max(most, -(-len(ids) // PARTS))
         for start in range(0, len(ids), most):
             await self.context.give_way()
             yield ids[start : start + most]

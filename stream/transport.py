@@ -44,8 +44,8 @@ class Bundle:
 BUNDLE_BYTES = 1_048_576
 """A bundle holds at most this many bytes of values, unless a single record is larger."""
 BATCH_BYTES = 2 * BUNDLE_BYTES
-"""Bundles that wait are taken together up to this many bytes: at most three. With one, an event of a backlog cost a
-fifth more, with four as much: the larger a batch, the fewer lists an event."""
+"""Bundles that wait are taken together up to this many bytes: at most three. With half of it an event of a
+backlog cost a fifth more, with twice as much the same: the larger a batch, the fewer lists an event."""
 POLL_BYTES = 4 * BUNDLE_BYTES
 """A poll asks for as many records as made this many bytes of values the last time."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 
 from state.keys import Keys
 from state.memory import MemoryStore
@@ -215,3 +216,19 @@ async def test_a_checkpoint_does_not_wait_in_silence() -> None:
             await shop.handle(CATALOG.name, event)
         assert await shop.shelf.pulse(busy) is done, time
         assert (shop.shelf.delivery.head.positions == shop.shelf.delivery.reached) is done
+
+
+@pytest.mark.parametrize(
+    ("n", "parts"), [(1, [1]), (10, [10]), (25, [10, 10, 5]), (40, [10] * 4), (41, [11, 11, 11, 8]), (0, [])]
+)
+async def test_a_backlog_is_cut_into_few_parts(n: int, parts: list[int]) -> None:
+    shop, turns = Shop(), list[int]()
+
+    async def give_way() -> None:
+        turns.append(1)
+
+    shop.shelf.context = replace(shop.shelf.context, give_way=give_way)
+    ids = np.arange(n, dtype=np.int32)
+    found = [part async for part in shop.shelf._in_turn(ids, 10)]
+    assert [len(part) for part in found] == parts and len(turns) == len(parts)
+    assert np.concatenate([*found, ids[:0]]).tolist() == ids.tolist()
