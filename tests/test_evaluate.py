@@ -122,6 +122,14 @@ def test_protocols(cli: Cli, data: Path, form: str, protocol: str, options: list
     assert ("diversity@3" in found["metrics"]) == ("about.json" in options or form == "events.jsonl")
 
 
+def test_what_leave_one_out_cannot_ask_is_told(cli: Cli, data: Path) -> None:
+    (data / "again.txt").write_text("a 1 2 3\nb 1 2 1\nc 1 2\nd 4 5 4\n")
+    told = cli("evaluate", "again.txt", "--protocol", "leave-one-out")
+    assert "3 queries of 3 users" in told.err and "1 users with fewer than three events" in told.err
+    assert "67% of the targets were had before" in told.err
+    assert "had before" not in cli("evaluate", "sequences.txt", "--protocol", "leave-one-out").err
+
+
 def test_the_next_item_of_a_ring_is_found(cli: Cli, data: Path) -> None:
     """A user has had four of nine items, so that chance would find the fifth in two of five lists."""
     found = metrics(cli("evaluate", "sequences.txt", "--protocol", "leave-one-out", "--k", "2", "--json"))

@@ -36,7 +36,7 @@ from stream.evaluation.measures import (
     resamples,
     since,
 )
-from stream.evaluation.protocols import answers, last_sessions, popularity, split_ms, vectors
+from stream.evaluation.protocols import answers, had_before, last_sessions, popularity, split_ms, vectors
 from stream.settings import Settings
 
 DEFAULT = Settings()
@@ -229,6 +229,45 @@ def test_baskets_pairs_and_clicks(tmp_path: Path) -> None:
     assert (found.time_ms.tolist(), found.timed) == ([10_000, 20_500], True)
 
 
+@pytest.mark.parametrize("longest_first", [True, False])
+def test_prefixes_of_a_session_are_one_session(tmp_path: Path, longest_first: bool) -> None:
+    """The same as a line a session, but that every item after the first is asked for."""
+    sessions = [["a", "b", "c", "d"], ["a", "b"], ["a", "b", "x"], ["x", "x", "x"], ["p", "q"], ["p", "r"]]
+    lines = [
+        [items[:end], items[end]]
+        for items in sessions
+        for end in sorted(range(1, len(items)), reverse=longest_first)
+    ]
+    (tmp_path / "all.txt").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = read(str(tmp_path / "all.txt"))
+    by_session = itertools.groupby(shape(found), key=lambda event: event[0])
+    assert [[item for _, (item,) in events] for _, events in by_session] == sessions
+    assert found.asked is not None
+    assert found.asked.tolist() == [at > 0 for items in sessions for at in range(len(items))]
+
+
+async def test_session_pairs_ask_for_what_comes_next(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("[[1, 2, 3, 1], 2]\n" * 3)
+    (tmp_path / "test.txt").write_text("[[1, 2], 3]\n[[3], 9]\n[[3, 1], 2]\n")
+    train, test = read(str(tmp_path / "train.txt")), read(str(tmp_path / "test.txt"))
+    found, run = await answers(Settings(), "sessions", train, test, size=3)
+    assert [run.history.items[at] for at in found.targets.tolist()] == ["3", "2"], "nobody knows a 9"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("b.json", '{\n "a": [[1, 2], [3]],\n "b": [[4]]\n}'),
+        ("b.json", '\ufeff{"a": [[-1], [1, 2], [3], [-1]], "b": [[-1], [4], [-1]]}'),
+        ("b.jsonl", '{"a": [[1, 2], [3]]}\n{"b": [[4]]}\n'),
+        ("b.jsonl", '{"a": [[1, 2]], "b": [[4]]}\r\n\r\n{"a": [[3]]}\r\n'),
+    ],
+)
+def test_baskets_of_one_object_or_one_a_line(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert sorted(shape(read(str(tmp_path / name)))) == [("a", ["1", "2"]), ("a", ["3"]), ("b", ["4"])]
+
+
 def test_events_of_our_own(tmp_path: Path) -> None:
     events = [
         '{"type":"item","item":"mug","attributes":{"color":"red"}}',
@@ -247,6 +286,8 @@ def test_events_of_our_own(tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("x.txt", "a 1\nb\n", "should be: user item item"),
+        ("x.jsonl", '{"a": [[1]]}\n[3]\n', r"\[3\] should be \{user"),
+        ("x.jsonl", '{"a": [1]}\n', r"'a' has \[1\], should be \{user"),
         ("x.json", '{"a": 3}', "'a' has 3, should be {user"),
         ("x.json", '{"a": ["ab", "cd"]}', r"'a' has \["),
         ("x.json", '{"a": [[{}]]}', "should be {user"),
@@ -258,6 +299,7 @@ def test_events_of_our_own(tmp_path: Path) -> None:
         ("x.txt", "SessionId\tItemId\tTime\n1\t2\tinf\n", "line 2: Time is 'inf', should be seconds"),
         ("x.txt", "SessionId\tItemId\tTime\n\n1\t2\n", "line 3: has 2 columns, should have 3"),
         ("x.gz", "a 1 2\n", "cannot be read"),
+        ("x.jsonl", '[{"type": "search", "user": "a", "time": "2026-01-01"}]\n', "x.jsonl:1: .*expected"),
         ("x.json", "{}", "nothing in it that acts on items"),
     ],
 )
@@ -413,6 +455,24 @@ def test_next_basket_begins_where_the_data_say() -> None:
     assert not np.array_equal(static.lists, found.lists)
     untimed = asked(replace(history, timed=False), "next-basket")
     assert len(untimed) == 40
+
+
+@pytest.mark.parametrize(("days", "share", "expected"), [(1, 0.25, 0.75), (20, 0.25, 15), (0, 0.5, 0)])
+def test_short_logs_are_split_by_time(days: float, share: float, expected: float) -> None:
+    """Whole weeks of less than four would leave next to nothing to learn from."""
+    begin, day = 1_767_225_600_000, 86_400_000
+    history = world()
+    times = np.linspace(begin, begin + days * day, len(history)).astype(np.int64)
+    assert split_ms(replace(history, time_ms=times), share) == begin + expected * day
+
+
+def test_targets_that_no_list_can_hold_are_counted() -> None:
+    users, items = np.repeat(np.arange(4), [4, 3, 2, 3]), np.array([1, 2, 3, 1, 1, 2, 2, 1, 1, 1, 2, 3])
+    history = History(
+        list("abcd"), list("0123"), users.astype(np.int32), items.astype(np.int32),
+        np.arange(12), np.arange(12),
+    )  # fmt: skip
+    assert had_before(history) == 2 / 3, "a and b had theirs before, c is not asked"
 
 
 def test_what_does_not_fit_is_told() -> None:

@@ -25,6 +25,9 @@ Data = Annotated[
     str, typer.Argument(help="A file of one of the forms in docs/quality.md, or complete-journey.")
 ]
 
+_HAD = 0.05
+"""Share of targets that cannot be found from which on it is told."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -53,7 +56,7 @@ def evaluate(
         bool, typer.Option("--components", help="Also each component alone, and all without it.")
     ] = False,
     live: Annotated[
-        bool, typer.Option("--live", help="Through an embedded broker, worker and store; must be the same.")
+        bool, typer.Option("--live", help="Also: are lists through broker, worker and store the same?")
     ] = False,
     online: Annotated[
         bool, typer.Option("--online", help="sessions: the test counts and teaches as it comes.")
@@ -192,6 +195,7 @@ class _Job:
         self._test = None if test is None else read(str(test))
         self.results: dict[str, tuple[Answers, Mapping[str, Measure]]] = {}
         self.differences: dict[str, Mapping[str, Measure]] = {}
+        self._lived: dict[str, int] = {}
 
     def run(self, name: str, settings: Settings) -> None:
         """Evaluate a configuration."""
@@ -223,8 +227,23 @@ class _Job:
         self.run(name, settings_at(config))
         asked = self.results[name][0].user
         err.print(f"{len(asked):,} queries of {len(set(asked.tolist())):,} users")
+        self._warn(len(set(asked.tolist())))
         if not self.json:
             out.print(_table(f"{self.history.name}, {self.protocol}", self.results[name][1]))
+
+    def _warn(self, asked: int) -> None:
+        """Of what makes the figures of `leave-one-out` mean less than they seem to."""
+        from stream.evaluation.protocols import had_before
+
+        if self.protocol != "leave-one-out":
+            return
+        if short := len(set(self.history.user.tolist())) - asked:
+            err.print(f"{short:,} users with fewer than three events are not asked")
+        if (share := had_before(self.history)) > _HAD:
+            err.print(
+                f"{share:.0%} of the targets were had before, and what a user had is left out: no list can"
+                " hold them. Where users come back to items, next-basket, sessions or prequential fits better"
+            )
 
     def components(self, config: Path | None) -> None:
         """Each component alone, and all without it."""
@@ -254,7 +273,10 @@ class _Job:
 
         with _progress("live") as progress:
             found = wait_for(live(settings_at(config), self.history, progress))
-        err.print(f"live: {found.equal} of {found.users} lists equal those in process")
+        err.print(
+            f"live: {found.equal} of {found.users} lists equal those in process, after all of {self.data}"
+        )
+        self._lived = {"lists": found.users, "equal": found.equal}
         if found.equal < found.users:
             fail(f"{found.users - found.equal} lists differ: {'; '.join(found.differences[:5])}")
 
@@ -266,9 +288,13 @@ class _Job:
         err.print(f"{path} written")
 
     def finish(self) -> None:
-        """One JSON line a configuration and a difference, the first configuration last."""
+        """One JSON line of `live`, and for each difference and configuration, the first of these last."""
+        from json import dumps
+
         from stream.evaluation.measures import line
 
+        if self._lived:
+            typer.echo(dumps({"data": self.data, "protocol": "live", **self._lived}))
         for name, found in self.differences.items():
             typer.echo(line(f"{self.data}: {name}", self.protocol, found).decode())
         for name in sorted(self.results, key=lambda name: name == "all"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from producers.source import Entry
 from stream.events import CatalogItem
 
+Bool = NDArray[np.bool_]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
@@ -44,7 +46,8 @@ class History:
     ``time_ms`` [N], ``event`` [N] rising (a basket is one event), all of event type ``kind``.
 
     ``catalog`` are catalogue events as JSON. ``timed`` tells whether the times are the data's own;
-    ``test_ms`` where the test period begins, where that is agreed on.
+    ``test_ms`` where the test period begins, where that is agreed on; ``asked`` [N] which interactions the
+    data ask for, where they tell.
     """
 
     users: list[str]
@@ -58,6 +61,7 @@ class History:
     timed: bool = True
     name: str = ""
     test_ms: int | None = None
+    asked: Bool | None = None
 
     def __len__(self) -> int:
         return len(self.user)
@@ -71,7 +75,7 @@ class History:
         """Some of the interactions [N], with all names."""
         return replace(
             self, user=self.user[keep], item=self.item[keep], time_ms=self.time_ms[keep],
-            event=self.event[keep],
+            event=self.event[keep], asked=None if self.asked is None else self.asked[keep],
         )  # fmt: skip
 
 
@@ -96,15 +100,25 @@ def read(path: str, attributes: Path | None = None) -> History:
 def _reader(path: Path) -> Callable[[Path], History]:
     if path.suffix == ".gz":
         return _events
-    with path.open(encoding="utf-8") as file:
-        head = file.readline(4096)
+    with path.open(encoding="utf-8-sig") as file:
+        head = next((line for line in file if line.strip()), "").lstrip()
     if head.startswith(_CLICKS):
         return _clicks
     if head.startswith("["):
-        return _pairs
-    if path.suffix == ".jsonl" or (head.startswith("{") and '"type"' in head):
-        return _events
-    return _baskets if head.startswith("{") else _sequences
+        return _events if head[1:].lstrip().startswith("{") else _pairs
+    if head.startswith("{"):
+        return _events if _is_event(path, head) else _baskets
+    return _events if path.suffix == ".jsonl" else _sequences
+
+
+def _is_event(path: Path, head: str) -> bool:
+    """Whether the first line is an event, or should be one; not baskets of a user or of many."""
+    try:
+        told = json.loads(head)
+    except ValueError:
+        return path.suffix == ".jsonl" or '"type"' in head
+    baskets = isinstance(told, dict) and bool(told) and all(isinstance(each, list) for each in told.values())
+    return not baskets and (path.suffix == ".jsonl" or "type" in told)
 
 
 # The forms
@@ -112,7 +126,7 @@ def _reader(path: Path) -> Callable[[Path], History]:
 
 def _sequences(path: Path) -> History:
     """`user item item …` a line, in order of time, without times. A user's further lines go on with it."""
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split() for line in _lines(path) if line.strip()]
     if short := [row for row in rows if len(row) < 2]:
         raise HistoryError(f"{path}: a line reads {short[0][0]!r}, should be: user item item …")
     users: dict[str, list[list[str]]] = {}
@@ -122,33 +136,80 @@ def _sequences(path: Path) -> History:
 
 
 def _baskets(path: Path) -> History:
-    """`{user: [[item, …], …]}`: baskets in order of time, without times."""
-    found = _json(path)
-    for user, baskets in found.items():
+    """`{user: [[item, …], …]}`: baskets in order of time, without times; one object, or one a line.
+
+    Empty baskets are none, nor are those of −1 alone, by which some files mark beginning and end.
+    """
+    users: dict[str, list[list[str]]] = {}
+    for user, baskets in _objects(path):
         if not isinstance(baskets, list) or not all(map(_names, baskets)):
             raise HistoryError(f"{path}: {user!r} has {_short(baskets)}, should be {{user: [[item, …], …]}}")
-    users = {user: [[str(item) for item in each] for each in told if each] for user, told in found.items()}
+        told = [[str(item) for item in each] for each in baskets if each and each != [-1]]
+        users.setdefault(user, []).extend(told)
     return _spread(path.stem, users, "purchase")
 
 
+def _objects(path: Path) -> list[tuple[str, Any]]:
+    """What JSON objects say, by name: of one in the whole file, or of one a line."""
+    text = _text(path)
+    try:
+        found = [json.loads(text)]
+    except ValueError as whole:
+        try:
+            found = [json.loads(line) for line in text.split("\n") if line.strip()]
+        except ValueError:
+            raise HistoryError(f"{path}: no JSON: {whole}") from whole
+    if odd := [each for each in found if not isinstance(each, dict)]:
+        raise HistoryError(f"{path}: {_short(odd[0])} should be {{user: [[item, …], …]}}")
+    return [line for each in found for line in each.items()]
+
+
 def _pairs(path: Path) -> History:
-    """`[[item, …], next]` a line: each a session of its own, in order."""
-    sessions: dict[str, list[list[str]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                prefix, target = json.loads(line)
-            except (ValueError, TypeError) as error:
-                raise HistoryError(f"{path}, line {number}: should be [[item, …], next]: {error}") from error
-            if not _names(prefix) or not _names([target]):
-                raise HistoryError(f"{path}, line {number}: {_short(line)} should be [[item, …], next]")
-            sessions[str(number)] = [[str(item)] for item in [*prefix, target]]
-    return _one_after_the_other(path.stem, sessions)
+    """`[[item, …], next]` a line: what is asked for is ``next``. Each is a session of its own, in order, but
+    that all prefixes of one may stand one after the other, as SR-GNN and others make them: these are one."""
+    lines = [_pair(path, at, line) for at, line in enumerate(_lines(path), 1) if line.strip()]
+    sessions = _unfolded(lines)
+    told = {str(at): [[item] for item in items] for at, (items, _) in enumerate(sessions, 1)}
+    asked = [at in ends for items, ends in sessions for at in range(len(items))]
+    return replace(_one_after_the_other(path.stem, told), asked=np.array(asked, dtype=np.bool_))
+
+
+def _pair(path: Path, number: int, line: str) -> list[str]:
+    try:
+        prefix, target = json.loads(line)
+    except (ValueError, TypeError) as error:
+        raise HistoryError(f"{path}, line {number}: should be [[item, …], next]: {error}") from error
+    if not _names(prefix) or not _names([target]):
+        raise HistoryError(f"{path}, line {number}: {_short(line)} should be [[item, …], next]")
+    return [str(item) for item in [*prefix, target]]
+
+
+def _unfolded(lines: list[list[str]]) -> list[tuple[list[str], set[int]]]:
+    """Sessions, and at which places of theirs a line ends.
+
+    A line that has one item less than the one before it, and is the same else, is of the same session; one
+    item more, where that is how most of such lines of the file stand.
+    """
+    shorter = [_extends(one, two) for one, two in pairwise(lines)]
+    longer = [_extends(two, one) for one, two in pairwise(lines)]
+    same = shorter if sum(shorter) >= sum(longer) else longer
+    found: list[tuple[list[str], set[int]]] = []
+    for line, goes_on in zip(lines, [False, *same], strict=True):
+        if not goes_on:
+            found.append((line, set()))
+        items, ends = found[-1]
+        ends.add(len(line) - 1)
+        found[-1] = max(items, line, key=len), ends
+    return found
+
+
+def _extends(longer: list[str], shorter: list[str]) -> bool:
+    return len(longer) == len(shorter) + 1 and longer[:-1] == shorter
 
 
 def _clicks(path: Path) -> History:
     """`SessionId ItemId Time` in seconds, separated by tabs."""
-    head, *lines = path.read_text(encoding="utf-8").splitlines()
+    head, *lines = _lines(path)
     names = head.split("\t")
     if missing := {_CLICKS, "ItemId", "Time"}.difference(names):
         raise HistoryError(
@@ -229,9 +290,19 @@ def _complete_journey() -> History:
 # Parts of them
 
 
+def _text(path: Path) -> str:
+    """All of it, without the mark that some programs put first."""
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _lines(path: Path) -> list[str]:
+    """By line feeds alone: a name may hold what else Python takes for the end of a line."""
+    return _text(path).split("\n")
+
+
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_text(path))
     except ValueError as error:
         raise HistoryError(f"{path}: no JSON: {error}") from error
 

@@ -6,7 +6,8 @@ before the
   all but the last; all items are ranked, those he had are left out.
 * `sessions`: counts from the training file; each click of the test file after a session's first is predicted
 from
-  those before it, if its item is known from training. Nothing is left out. The test changes users, not
+  those before it, if its item is known from training; of session pairs what they ask for. Nothing is left
+  out. The test changes users, not
   counts, and nothing is learned from it; with ``online`` it counts and teaches as it comes.
 * `next-basket`: baskets from a moment on are predicted, each from everything strictly before it; they count
 and teach as
@@ -198,6 +199,15 @@ async def _all_at_once(run: Run, target: History, seen: History) -> None:
         run.asked.add(lists, row[near] - low, target.item[near], some, times)
 
 
+def had_before(history: History) -> float:
+    """Share of the targets of `leave_one_out` that their user had before: they are left out of lists."""
+    left = _from_the_end(history)
+    key = history.user.astype(np.int64) << 32 | history.item
+    enough = np.bincount(history.user, weights=left == 2, minlength=len(history.users)) > 0
+    found = np.isin(key[(left == 0) & enough[history.user]], key[left > 0])
+    return float(found.mean()) if len(found) else 0.0
+
+
 def _from_the_end(history: History) -> I64:
     """How many events of its user come after each interaction's: [N]."""
     begins = history.begins
@@ -216,7 +226,8 @@ async def sessions(run: Run, train: History, test: History, online: bool = False
     known[train.item] = True
     await run.count(train)
     await run.engine.refresh()
-    await run.test(test, known[test.item], online, online)
+    asked = known[test.item] if test.asked is None else known[test.item] & test.asked
+    await run.test(test, asked, online, online)
     return run.asked.answers()
 
 
@@ -240,9 +251,13 @@ async def next_basket(run: Run, test_share: float, static: bool = False) -> Answ
 
 
 def split_ms(history: History, share: float) -> int:
-    """Where the test period begins, in ms: where the data's own protocol has it, else after whole weeks."""
+    """Where the test period begins, in ms: where the data's own protocol has it, else after whole weeks; in
+    less than four of them at the share of the time."""
     if history.test_ms is not None:
         return history.test_ms
+    begin, end = int(history.time_ms[0]), int(history.time_ms[-1])
+    if end - begin < 4 * WEEK_MS:
+        return end - int((end - begin) * share)
     first, last = ((int(history.time_ms[at]) - MONDAY_MS) // WEEK_MS for at in (0, -1))
     return MONDAY_MS + (last + 1 - max(round((last - first + 1) * share), 1)) * WEEK_MS
 
