@@ -302,9 +302,10 @@ class TestCut:
         for start in range(0, 3 * size, size):
             fold(rows, entries[start : start + size])
             oracle.fold(entries[start : start + size])
+            assert listed(rows, 0) == [(HASHES[col], each) for col, each in oracle.ranked(0)[:50]]
         check(rows, oracle)
 
-    @given(SEED, st.sampled_from([40, 100]))
+    @given(SEED, st.sampled_from([64, 100]))
     @settings(max_examples=20)
     def test_what_spilled_is_found_again_after_a_cut(self, seed: int, max_pairs: int) -> None:
         line = ~ITEMS.hashes[IDS] >> np.uint64(58)
@@ -381,6 +382,40 @@ class TestTop:
         rows.fold(np.repeat(ids[:1], 150), ids[1:], ones, ones, ones > 0, ones)
         assert items.hashes[rows.top(ids[:1]).cols[0]].tolist() == sorted(hashes[1:])[:50]
 
+    @given(
+        SEED, st.sampled_from([3, 10**6]), st.sampled_from([(400, 1), (200, 7)]), st.sampled_from([15, 60])
+    )
+    @settings(max_examples=30)
+    def test_is_exact_whenever_it_is_asked_for(
+        self, seed: int, weights: int, cols_periods: tuple[int, int], size: int
+    ) -> None:
+        rng, rows, oracle = random.Random(seed), Rows(ITEMS, max_pairs=64), Oracle(64)
+        entries = entries_of(seed, 900, 2, cols_periods[0], weights, cols_periods[1])
+        entries.sort(key=lambda entry: entry[2])
+        for start in range(0, len(entries), size):
+            fold(rows, entries[start : start + size])
+            oracle.fold(entries[start : start + size])
+            for number in rng.sample(sorted(oracle.rows), rng.randrange(len(oracle.rows) + 1)):
+                expected = [(HASHES[col], weight) for col, weight in oracle.ranked(number)[:50]]
+                assert listed(rows, number) == expected
+
+    def test_a_row_that_is_loaded_again_is_ranked_anew(self) -> None:
+        rows, oracle = Rows(ITEMS), Oracle()
+        entries = entries_of(3, 300, rows=1, cols=90)
+        one = np.array(IDS[:1], dtype=np.int32)
+        fold(rows, entries[:200])
+        listed(rows, 0)
+        blobs = rows.pack(one)
+        fold(rows, entries[200:210])
+        rows.drop(one)
+        rows.unpack(one, blobs)
+        oracle.fold(entries[:200])
+        check(rows, oracle)
+
+    def test_too_few_pairs_for_a_list_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="max_pairs is 63"):
+            Rows(ITEMS, max_pairs=63)
+
     def test_ties_do_not_cross_rows(self) -> None:
         """The last words looked at in one row weigh as much as the first of the next, in one bucket."""
         hashes = [2**64 - 1, 2**64 - 2, *random.Random(8).sample(range(10**6), 90)]
@@ -400,12 +435,14 @@ class TestTop:
         hashes = [2**64 - 1, *random.Random(5).sample(range(10**6), 300)]
         items = Items()
         ids = items.ids_of_hashes(np.array(hashes, dtype=np.uint64))
-        rows = Rows(items, max_pairs=60)
+        rows = Rows(items, max_pairs=64)
         for cols in np.array_split(ids[1:], parts):
             zeros = np.zeros(len(cols), dtype=np.int64)
             rows.fold(np.repeat(ids[:1], len(cols)), cols, zeros, zeros + 9, zeros > 0, zeros + 1)
+            rows.top(ids[:1])
         row, _ = row_format.unpack(rows.pack(ids[:1]))
-        assert sorted(row.hashes.tolist()) == sorted(hashes[1:])[:60]
+        assert sorted(row.hashes.tolist()) == sorted(hashes[1:])[:64]
+        assert items.hashes[rows.top(ids[:1]).cols[0]].tolist() == sorted(hashes[1:])[:50]
 
     @given(SEED, st.sampled_from([3, 10**6]))
     @settings(max_examples=30)

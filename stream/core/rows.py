@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.core import row_format
+from stream.core.heaviest import KEPT, Change, Heaviest
 from stream.core.items import Items
 from stream.core.row_format import PackedRows
 from stream.core.runs import lengths, starts
@@ -45,8 +46,6 @@ _BLOCK = 256
 """Rows of 512 words handled at a time, likewise."""
 _BURST = SLOTS - MOST_PAIRS - 2 * WIDTH
 """Most pairs that are put into a row before it is looked at for a cut."""
-_NEAREST = 64
-"""The heaviest words looked at for the K heaviest; more only where a tie reaches beyond them."""
 _CODES = 1 << ID_BITS
 _ID_MASK = np.uint64(_CODES - 1)
 _ID_SHIFT = np.uint64(ID_BITS)
@@ -86,7 +85,7 @@ class Sums:
 
 
 class Rows:
-    """Rows by local item id; 4.1 kB each.
+    """Rows by local item id; 4.7 kB each.
 
     A row's weights are relative to its base period. A row that held more than 256 pairs after a fold was cut
     to its ``max_pairs`` heaviest and is marked evicted; one that never did is exact, whatever the batches.
@@ -95,6 +94,10 @@ class Rows:
     """
 
     def __init__(self, items: Items, max_pairs: int = 192, k: int = 50) -> None:
+        if max_pairs < KEPT:
+            raise ValueError(
+                f"max_pairs is {max_pairs}: a row keeps at least the {KEPT} pairs that are ranked"
+            )
         self._items = items
         self._max_pairs = max_pairs
         self._k = k
@@ -109,6 +112,7 @@ class Rows:
         # Slot 0 is nobody's: what finds no room in a line is written there, and wiped.
         self._used = 1
         self._words: U64 = np.zeros((0, WIDTH), dtype=np.uint64)
+        self._heaviest = Heaviest()
         self._count: I64 = np.zeros(0, dtype=np.int64)
         self._base: I64 = np.zeros(0, dtype=np.int64)
         self._sums: I64 = np.zeros((0, 2), dtype=np.int64)
@@ -140,6 +144,7 @@ class Rows:
 
     def _clear(self, slots: I32) -> None:
         self._rows[slots] = 0
+        self._heaviest.forget(slots)
         self._count[slots] = self._last[slots] = 0
         self._born[slots] = _UNBORN
         self._base[slots] = _BLANK
@@ -194,6 +199,7 @@ class Rows:
         before = len(self._base)
         self._words.resize((rows * LINES, WIDTH), refcheck=False)
         self._sums.resize((rows, 2), refcheck=False)
+        self._heaviest.grow(rows)
         for column in (self._count, self._base, self._last, self._born, self._cut):
             column.resize(rows, refcheck=False)
         self._base[before:] = _BLANK
@@ -265,6 +271,7 @@ class Rows:
         words = self._rows[slots]
         weights = (words >> _ID_SHIFT) >> shift.astype(np.uint64)[:, None]
         self._rows[slots] = weights << _ID_SHIFT | words & _ID_MASK
+        self._heaviest.forget(slots)
         self._sums[slots] >>= shift[:, None]
         self._base[slots] += periods
 
@@ -305,19 +312,22 @@ class Rows:
             slots, key, weight = slots[~wide], key[~wide], weight[~wide]
             first = starts(slots)
         for start in range(0, len(key), _CHUNK):
-            self._insert(key[start : start + _CHUNK], weight[start : start + _CHUNK])
+            part = slice(start, start + _CHUNK)
+            self._heaviest.note(self._insert(key[part], weight[part]))
         touched = slots[first]
         long = touched[self._count[touched] > MOST_PAIRS]
         for start in range(0, len(long), _BLOCK):
             self._shorten(long[start : start + _BLOCK])
 
-    def _insert(self, key: I64, weight: I64) -> None:
+    def _insert(self, key: I64, weight: I64) -> list[Change]:
         """Add to the pairs that are there, put the others into the first line with room; keys are sorted.
 
+        Returns what it did, with changes of slot 0 among it.
         Pairs of one line stay side by side when they all go on to the next.
         """
         line, code = key >> _LINE_SHIFT, (key & (_CODES - 1)).view(np.uint64)
         flat = self._words.reshape(-1)
+        changes: list[Change] = []
         while len(line):
             place = self._places(line, code)
             at, left = line * WIDTH + place, np.flatnonzero(place < 0)
@@ -325,10 +335,12 @@ class Rows:
             at[left] = 0
             old = flat[at]
             total = self._capped((old >> _ID_SHIFT).view(np.int64) + weight)
-            flat[at] = total.view(np.uint64) << _ID_SHIFT | code
-            flat[0] = 0
+            new = total.view(np.uint64) << _ID_SHIFT | code
+            flat[at], flat[0] = new, 0
+            changes.append((at >> _SLOT_BITS, old, new))
             np.add.at(self._count, at[np.flatnonzero(old == 0)] >> _SLOT_BITS, 1)
             line, weight, code = _next_line(line[left]), weight[left], code[left]
+        return changes
 
     def _places(self, line: I64, code: U64) -> I64:
         """Where in its line each pair stands, or is to stand: [n]; negative where a line is full."""
@@ -351,7 +363,8 @@ class Rows:
         bound = _largest(words.copy(), MOST_PAIRS)[:, -self._max_pairs] >> _BUCKET_SHIFT << _BUCKET_SHIFT
         kept = words >= np.maximum(bound, _ID_MASK + np.uint64(1))[:, None]
         count = kept.sum(axis=1)
-        self._drop_tied(words, bound, kept, count - self._max_pairs)
+        excess = count - self._max_pairs
+        self._drop_tied(words, bound, kept, excess)
         count = np.minimum(count, self._max_pairs)
         self.evicted += int(self._count[slots].sum() - count.sum())
         # What spilled stands in lines behind full ones.
@@ -367,6 +380,8 @@ class Rows:
         self._rows[slots] = words
         self._count[slots] = count - np.bincount(spilled // SLOTS, minlength=len(slots))
         self._cut[slots] = True
+        # A list lasts, unless it reached to the ties that were cut.
+        self._heaviest.forget(slots[excess > 0])
         key |= (again & _ID_MASK).view(np.int64)
         order = np.argsort(key)
         self._insert(key[order], (again[order] >> _ID_SHIFT).view(np.int64))
@@ -402,6 +417,7 @@ class Rows:
         self._cut[slots] |= long
         self._rows[slots] = 0
         self._count[slots] = 0
+        self._heaviest.forget(slots)
         self._insert(key[kept], weight[kept])
 
     # Ranking
@@ -411,35 +427,45 @@ class Rows:
         cols = np.empty((len(rows), self._k), dtype=np.int32)
         weights = np.empty((len(rows), self._k), dtype=np.int64)
         slots = self._slots_of(rows)
+        self._rank_unknown(slots)
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
-            best = self._ranked(np.take(self._rows, slots[part], axis=0))
+            best = self._ranked(slots[part])
             weights[part] = best >> _ID_SHIFT
             cols[part] = self._items_of(best)
         cols[weights == 0] = -1
         return Top(cols, weights)
 
-    def _ranked(self, words: U64) -> U64:
-        """The heaviest K of words [r, SLOTS], in order: [r, K]. Sorts halves of ``words``."""
-        best = np.ascontiguousarray(_largest(words, _NEAREST)[:, ::-1])
+    def _rank_unknown(self, slots: I32) -> None:
+        """Make the lists of rows [r] known."""
+        self._heaviest.apply()
+        unknown = self._heaviest.unknown(slots)
+        for start in range(0, len(unknown), _BLOCK):
+            part = unknown[start : start + _BLOCK]
+            self._heaviest.put(part, _largest(np.take(self._rows, part, axis=0), KEPT))
+
+    def _ranked(self, slots: I32) -> U64:
+        """The heaviest K words of rows [r] whose lists are known, in order: [r, K]."""
+        best = np.ascontiguousarray(self._heaviest.of(slots)[:, ::-1])
         flat = best.reshape(-1)
         tied = np.zeros(len(flat) + 1, dtype=np.bool_)
         np.less(flat[1:] ^ flat[:-1], _IN_BUCKET, out=tied[1:-1])
         tied[:-1] &= flat > _ID_MASK
-        tied[::_NEAREST] = False
+        tied[::KEPT] = False
         at = np.flatnonzero(tied[:-1] | tied[1:])
         if len(at):
             run = np.cumsum(~tied[at])
             flat[at] = flat[at[np.lexsort((self._hash_of(flat[at]), run))]]
             # A run across the K-th word may go on beyond these words.
-            across = at[(at % _NEAREST == self._k - 1) & tied[at + 1]]
-            self._rank_whole(words, best, across // _NEAREST)
+            across = at[(at % KEPT == self._k - 1) & tied[at + 1]]
+            self._rank_whole(slots, best, across // KEPT)
         return best[:, : self._k]
 
-    def _rank_whole(self, words: U64, best: U64, rows: I64) -> None:
-        """Rank rows [m] of ``words`` into ``best`` by all their pairs."""
+    def _rank_whole(self, slots: I32, best: U64, rows: I64) -> None:
+        """Rank rows [m] of ``slots`` into ``best`` by all their pairs."""
         for at in rows.tolist():
-            held = words[at][words[at] > _ID_MASK]
+            words = self._rows[slots[at]]
+            held = words[words > _ID_MASK]
             order = np.lexsort((self._hash_of(held), ~(held >> _ID_SHIFT)))
             best[at, : self._k] = held[order[: self._k]]
 
