@@ -13,6 +13,7 @@ from stream.cli.common import (
     Json,
     StoreUrl,
     codes,
+    err,
     fail,
     opened_store,
     out,
@@ -66,6 +67,8 @@ def refresh(
     if strange := set(names) - set(NAMES):
         fail(f"--model {min(strange)}: there are {', '.join(NAMES)}", USAGE)
     done = wait_for(_refreshed(settings, names))
+    for idle in [name for name in names if name not in settings.components]:
+        err.print(f"{idle} is not among `components` here: lists use it where a worker's settings name it")
     if json:
         show_json(done)
         return
