@@ -450,7 +450,7 @@ def test_up_tells_its_addresses_and_ends_when_asked(tmp_path: Path) -> None:
         with Redis.from_url(told["store_url"]) as redis:
             assert redis.hget(Keys().deployment(), "partitions") == b"4"
         one.send_signal(signal.SIGINT)
-        assert one.wait(15) == 0, (tmp_path / "log").read_text()
+        assert one.wait(60) == 0, (tmp_path / "log").read_text()
     finally:
         watch.cancel()
         one.kill()

@@ -123,7 +123,7 @@ def tidewise_up(folder: Path) -> Iterator[tuple[str, str]]:
         told = orjson.loads(b"".join(iter(up.stdout.readline, b"}\n")) + b"}")
         yield told["broker_url"].removeprefix("kafka://"), told["store_url"]
         up.send_signal(signal.SIGINT)
-        assert up.wait(15) == 0, (folder / "up.log").read_text()
+        assert up.wait(60) == 0, (folder / "up.log").read_text()
     finally:
         up.kill()
         up.communicate()

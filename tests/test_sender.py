@@ -271,7 +271,7 @@ async def test_the_sender_sends_once_what_still_holds_and_reports_it(
     async with outside(settings) as shop:
         await say(shop, settings, *engagements())
         with sender(settings, tmp_path, "--smtp", f"127.0.0.1:{free_port()}") as refused:
-            assert refused.wait(15) == 1, log.read_text()
+            assert refused.wait(60) == 1, log.read_text()
         with (
             smtp() as (address, box),
             sender(settings, tmp_path, "--smtp", address, "--clicks", clicks) as running,
@@ -302,7 +302,7 @@ async def test_the_sender_sends_once_what_still_holds_and_reports_it(
                 ]
             ]
             running.send_signal(signal.SIGINT)
-            assert running.wait(10) == 0, log.read_text()
+            assert running.wait(60) == 0, log.read_text()
         reported = await shop.messages(EVENTS)
         assert await handled(settings) == len(list(engagements())) + 5
     page = (302, MUG["url"])

@@ -236,4 +236,4 @@ async def test_a_worker_stops_when_asked(shop: Outside, signal_name: str) -> Non
 
     await shop.send(view_item("u", "A"))
     shop.worker.process.send_signal(signal.Signals[signal_name])
-    assert shop.worker.process.wait(15) == 0, shop.worker.log
+    assert shop.worker.process.wait(60) == 0, shop.worker.log

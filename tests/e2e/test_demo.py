@@ -25,7 +25,7 @@ def test_the_demo_ends_well_and_its_numbers_agree(tmp_path: Path) -> None:
     strange = os.environ | {"TIDEWISE_PARTITIONS": "7", "TIDEWISE_CART_ENABLED": "false", "COLUMNS": "100"}
     begin = time.monotonic()
     ended = subprocess.run(
-        [*COMMAND, "5000", "--json"], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=strange
+        [*COMMAND, "5000", "--json"], capture_output=True, text=True, timeout=120, cwd=tmp_path, env=strange
     )
     took = time.monotonic() - begin
     assert ended.returncode == 0, ended.stderr
@@ -56,9 +56,10 @@ def test_what_it_started_ends_with_it(tmp_path: Path, number: signal.Signals) ->
         time.sleep(0.5)
         assert demo.poll() is None
         demo.send_signal(number)
-        assert demo.wait(15) == 130, said.read_text()
+        assert demo.wait(60) == 130, said.read_text()
     finally:
         demo.kill()
+        demo.wait()
     assert said.read_text().rstrip().endswith("stopped")
     assert not [port for port in ports if answers(port)]
 
