@@ -35,8 +35,9 @@ def window_pairs(tail: I32, user: I64, item: I32) -> Pairs:
     window = tail.shape[1]
     flat, place = _laid_out(tail, user, item)
     before = flat[place[:, None] - np.arange(1, window + 1)]
-    at, gap = np.nonzero((before >= 0) & (before != item[:, None]))
-    return Pairs(before[at, gap], item[at], gap + 1, at)
+    found = np.flatnonzero((before >= 0) & (before != item[:, None]))
+    at = found // window
+    return Pairs(before.reshape(-1)[found], item[at], found - at * window + 1, at)
 
 
 def _laid_out(tail: I32, user: I64, item: I32) -> tuple[I32, I64]:

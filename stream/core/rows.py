@@ -176,10 +176,11 @@ class Rows:
         """Slots of items, made where missing."""
         self._reserve()
         slots = self._slot[rows]
-        new = np.unique(rows[slots < 0])
-        if len(new):
+        lacking = np.flatnonzero(slots < 0)
+        if len(lacking):
+            new = np.unique(rows[lacking])
             self._slot[new] = self._take_slots(len(new))
-            slots = self._slot[rows]
+            slots[lacking] = self._slot[rows[lacking]]
         return slots
 
     def _take_slots(self, n: int) -> I32:
@@ -277,14 +278,13 @@ class Rows:
 
     def _add(self, key: I64, weight: I64, backward: Bool, time: I64) -> None:
         """Add entries, weighed relative to their rows' bases: sort, sum what is of one pair, insert, cut."""
-        order = _order(key)
-        key, weight = key[order], weight[order]
-        slots = key >> ID_BITS
+        key, order = _sorted(key)
+        slots, weight = key >> ID_BITS, weight[order]
         self._add_sums(slots, weight, backward[order], time[order])
         first = starts(key)
         if len(first) < len(key):
-            key, weight, slots = key[first], np.add.reduceat(weight, first), slots[first]
-        self._merge(slots, key, self._capped(weight))
+            key, weight = key[first], np.add.reduceat(weight, first)
+        self._merge(key, self._capped(weight))
 
     def _add_sums(self, slots: I64, weight: I64, backward: Bool, time: I64) -> None:
         """Row sums and newest times; entries are sorted by row."""
@@ -302,8 +302,9 @@ class Rows:
             weight = np.minimum(weight, _MAX_WEIGHT)
         return weight
 
-    def _merge(self, slots: I64, key: I64, weight: I64) -> None:
+    def _merge(self, key: I64, weight: I64) -> None:
         """Add distinct, sorted keys [m] (slot | code) to the tables; cut rows that grew too long."""
+        slots = key >> ID_BITS
         first = starts(slots)
         counts = lengths(first, len(key))
         if counts.max() > _BURST:
@@ -540,8 +541,8 @@ class Rows:
         self._base[at] = np.where(blank, _BLANK, packed.base)
         self._sums[at] = np.stack([packed.forward, packed.backward], axis=1)
         key = at[row] << ID_BITS | code
-        order = _order(key)
-        self._insert(key[order], packed.weights[order])
+        key, order = _sorted(key)
+        self._insert(key, packed.weights[order])
         behind = [b""] * len(blobs)
         for place, rest in zip(stored, rests, strict=True):
             behind[place] = rest
@@ -566,12 +567,14 @@ def _compact(code: I64) -> I64:
     return found
 
 
-def _order(key: I64) -> I64:
-    """The order that sorts keys [n] of 40 bits, equal ones as they came. Cheaper than a stable argsort."""
+def _sorted(key: I64) -> tuple[I64, I64]:
+    """Keys [n] of 40 bits sorted, and the order that sorts them, equal ones as they came.
+
+    Cheaper than a stable argsort.
+    """
     packed = key << _ENTRY_BITS | np.arange(len(key))
     packed.sort()
-    packed &= (1 << _ENTRY_BITS) - 1
-    return packed
+    return packed >> _ENTRY_BITS, packed & (1 << _ENTRY_BITS) - 1
 
 
 def _largest(words: U64, n: int) -> U64:
