@@ -5,8 +5,8 @@ machine, in turns. The worker does everything: decode, user state, increments th
 views, messages, exact delivery; the clock stops when every event and every increment is in the store. The
 bare agent decodes JSON and acknowledges. P1: single events, P2: arrays of 100; by the default components, and
 `lean`. Rates are by the clock, as what a shop gets; beside them µs of CPU an event of worker, broker and
-store, which other work on the machine hardly changes. A run before them warms the broker up. Load: 20,000 users (Zipf 0.8), 50,000 items in sessions
-by category, about 237 bytes an event.
+store, which other work on the machine hardly changes. A run before them warms the broker up. Load: 20,000
+users (Zipf 0.8), 50,000 items in sessions by category, about 237 bytes an event.
 """
 
 from __future__ import annotations
